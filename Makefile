@@ -1,0 +1,77 @@
+# pointsman: `make help` lists what can be made.
+
+VERSION := $(shell cat VERSION)
+
+# Go is often unpacked where no PATH points.
+ifeq ($(shell command -v go),)
+export PATH := $(PATH):/usr/local/go/bin
+endif
+
+# The program is static; only the race detector needs cgo. Nothing of the
+# builder's paths or repository goes into it, so that it can be rebuilt alike.
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+
+RACE := $(if $(shell command -v gcc),-race)
+
+# What runs on routers, small ones first. GOARM=5 has no 64-bit atomics.
+CROSS := mips,GOMIPS=softfloat mipsle,GOMIPS=softfloat arm,GOARM=5 arm64
+
+.PHONY: all
+all: ## build bin/pointsman
+	$(GO_BUILD) -o bin/pointsman ./cmd/pointsman
+
+.PHONY: run
+run: all ## watch it work: simulated nodes on loopback, and failovers
+	bin/pointsman demo
+
+.PHONY: test
+test: ## install what is missing, then run every test (root; some minutes)
+	scripts/install-test-packages
+	$(MAKE) --no-print-directory lint test-unit test-cross test-package test-e2e
+
+.PHONY: test-quick
+test-quick: ## unit tests only; seconds, no privileges
+	go test ./...
+
+.PHONY: test-unit
+test-unit:
+	go test $(RACE) ./...
+
+.PHONY: test-cross
+test-cross: # vet compiles the tests too
+	@for target in $(CROSS); do \
+		echo "vet for $$target"; \
+		env CGO_ENABLED=0 GOARCH=$$(echo $$target | sed 's/,/ /') go vet -tags e2e,package ./... || exit 1; \
+	done
+
+.PHONY: test-package
+test-package: # the packages read back, and their programs run under qemu-user
+	go test -tags package -count=1 -timeout 10m -v ./openwrt/...
+
+.PHONY: test-e2e
+test-e2e: all # a real Patroni cluster in network namespaces
+	go test -tags e2e -count=1 -timeout 15m -v ./e2e
+
+.PHONY: bench
+bench: all ## measure it beside HAProxy and nginx (root)
+	go run ./bench
+
+.PHONY: package
+package: ## build the OpenWrt packages into dist/
+	go run ./openwrt/mkpackage -version $(VERSION) -out dist
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, shellcheck
+	scripts/lint
+
+.PHONY: generate
+generate: ## write what is generated: docs/configuration.md
+	go test ./config -run Reference -count=1 -update
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
