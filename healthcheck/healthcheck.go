@@ -23,6 +23,7 @@ const (
 	Protocol                     // garbage, too long, cut short, or a TLS failure
 	Unresolved                   // the server's name has no address
 	Silent                       // the monitor itself did not report in time
+	SocketError                  // this machine had no descriptor, port or memory to ask with: no news of the server
 )
 
 // Result is the outcome of one probe.
@@ -40,7 +41,9 @@ type Result struct {
 // HTTP) that is a claim to lead.
 func (r Result) OK() bool { return r.Class == Passed }
 
-// Prober asks one server once. Probe returns by the deadline, whatever the server does.
+// Prober asks one server once. Probe returns by the deadline, whatever the
+// server does; when ctx is cancelled it returns at once, and its Result means
+// nothing.
 type Prober interface {
 	Probe(ctx context.Context, addr netip.AddrPort, deadline time.Time) Result
 }
