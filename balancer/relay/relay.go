@@ -47,6 +47,7 @@ type Request struct {
 	Client   netip.AddrPort
 	Waited   time.Duration // since it was accepted
 	Have     Ticket        // what it occupies now
+	Limit    time.Duration // the limit that came with Have
 	Failed   int32         // the server whose connect just failed, or -1
 	Failures int           // connects that failed since it was accepted
 }

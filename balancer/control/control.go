@@ -1,0 +1,161 @@
+// Package control is what an operator can ask of the running daemon: a unix
+// socket that takes one command a line and ends each answer with an empty
+// line, as HAProxy's stats socket does.
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"pointsman/balancer"
+)
+
+const (
+	// maxClients bounds what operators can take of the daemon's memory.
+	maxClients = 32
+	// ioTimeout ends a client that neither asks nor reads.
+	ioTimeout = 10 * time.Second
+	// maxLine is the longest command.
+	maxLine = 4096
+)
+
+// ShowJSON asks for the whole Snapshot as one line of JSON.
+const ShowJSON = "show pointsman json"
+
+// Server answers on a control socket.
+type Server struct {
+	listener *net.UnixListener
+	snapshot func() *balancer.Snapshot
+	log      *slog.Logger
+}
+
+// Listen opens the socket at path, for its owner alone; a folder that is
+// missing is made. A socket that a dead daemon left behind is replaced, one
+// that answers is not.
+func Listen(path string, snapshot func() *balancer.Snapshot, log *slog.Logger) (*Server, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("making the control socket's folder: %w", err)
+	}
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("control socket %s: another pointsman answers there; end it first, or set `option control` to another path", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("replacing the control socket that was left behind: %w", err)
+		}
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return &Server{listener: l, snapshot: snapshot, log: log}, nil
+}
+
+// Run answers until ctx is done, and removes the socket.
+func (s *Server) Run(ctx context.Context) error {
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { s.listener.Close() })()
+	free := make(chan struct{}, maxClients)
+	for {
+		conn, err := s.listener.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		case err != nil:
+			s.log.Warn("control socket", "error", err)
+			select { // no descriptors, most likely
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		select {
+		case free <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
+		clients.Go(func() {
+			defer func() { <-free }()
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			s.serve(conn)
+		})
+	}
+}
+
+// serve answers each line of a client. As in HAProxy several commands may
+// stand on a line, parted by ";", and the connection ends after that line.
+func (s *Server) serve(conn net.Conn) {
+	conn.SetDeadline(time.Now().Add(ioTimeout))
+	line, err := bufio.NewReaderSize(io.LimitReader(conn, maxLine), maxLine).ReadString('\n')
+	if err != nil {
+		return
+	}
+	w := bufio.NewWriter(conn)
+	for command := range strings.SplitSeq(strings.TrimSpace(line), ";") {
+		s.answer(w, strings.Join(strings.Fields(command), " "))
+	}
+	w.Flush()
+}
+
+func (s *Server) answer(w io.Writer, command string) {
+	switch command {
+	case ShowJSON:
+		if err := json.NewEncoder(w).Encode(s.snapshot()); err != nil {
+			return
+		}
+	default:
+		fmt.Fprintf(w, "Unknown command: '%.80q', but maybe one of the following ones is a better match:\n  %-20s : everything that `pointsman status` shows, as JSON\n", command, ShowJSON)
+	}
+	fmt.Fprintln(w)
+}
+
+// Ask returns the Snapshot of the daemon that listens at path.
+func Ask(path string) (*balancer.Snapshot, error) {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("no daemon answers at %s: start it with `/etc/init.d/pointsman start` or `pointsman run`", path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("asking the daemon at %s: %w: be root, or the user that it runs as", path, err)
+	case err != nil:
+		return nil, fmt.Errorf("asking the daemon: %w", err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(ioTimeout))
+	if _, err := fmt.Fprintln(conn, ShowJSON); err != nil {
+		return nil, fmt.Errorf("asking the daemon: %w", err)
+	}
+	var snapshot *balancer.Snapshot
+	if err := json.NewDecoder(conn).Decode(&snapshot); err != nil {
+		return nil, fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	if snapshot == nil {
+		return nil, errors.New("the daemon is stopping")
+	}
+	return snapshot, nil
+}

@@ -1,0 +1,60 @@
+package balancer
+
+import (
+	"time"
+
+	"pointsman/balancer/relay"
+)
+
+// A burst of server-side closes is burstSize of them within burstWindow: a
+// PostgreSQL that shuts down closes all at once, while a single close is a
+// client's own doing (pg_terminate_backend, idle_session_timeout).
+const (
+	burstSize   = 2
+	burstWindow = time.Second
+)
+
+// burst counts closes within a window.
+type burst struct {
+	start time.Time
+	n     int
+}
+
+// add counts one more, and reports whether it makes a burst.
+func (u *burst) add(now time.Time) bool {
+	if now.Sub(u.start) > burstWindow {
+		u.start, u.n = now, 0
+	}
+	u.n++
+	return u.n >= burstSize
+}
+
+// Observe implements relay.Director. What finds the queue full is dropped: the
+// owner has hints enough then.
+func (b *Balancer) Observe(e relay.Event) {
+	select {
+	case b.events <- e:
+	default:
+	}
+}
+
+// onEvent turns a fact about a server's connection into a hint.
+func (b *Balancer) onEvent(e relay.Event) {
+	s := b.servers[e.Server]
+	if s == nil || e.Epoch != s.epoch {
+		return // of a reign that is over: nothing new
+	}
+	if e.Kind == relay.ServerClosed && !s.closes.add(time.Now()) && s.slots.taken.Load() > 0 {
+		return
+	}
+	b.hint(s.backend, s.cfg.Name+": "+eventText[e.Kind])
+}
+
+var eventText = map[relay.EventKind]string{
+	relay.ConnectRefused: "connect refused",
+	relay.ConnectTimeout: "connect timed out",
+	relay.ConnectSlow:    "connect is slow",
+	relay.ServerClosed:   "closed its sessions",
+	relay.ServerReset:    "reset a session",
+	relay.ServerSilent:   "acknowledges nothing",
+}
