@@ -1,0 +1,242 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// fact is one line of client.py.
+type fact struct {
+	Event  string  // ack, fail, idle, ended
+	Who    string  // keep, anew, idle
+	Began  float64 // of an ack or fail: when the attempt began
+	At     float64 // when it was known
+	Seq    int
+	Node   string // of an ack: the address of the node that wrote
+	Stage  string // of a fail: connect or write
+	Code   string // of a fail: SQLSTATE; "" = none was received
+	Text   string // of a fail: libpq's message
+	Number int    // of idle: sessions that were opened
+}
+
+func (f *fact) at() time.Time    { return moment(f.At) }
+func (f *fact) began() time.Time { return moment(f.Began) }
+
+func moment(seconds float64) time.Time { return time.UnixMicro(int64(seconds * 1e6)) }
+
+// sqlReadOnly is PostgreSQL's read_only_sql_transaction (errcodes.txt).
+const sqlReadOnly = "25006"
+
+// clients are a writer that keeps its connection, one that connects anew for
+// each row, and idle sessions, all of them on one way.
+type clients struct {
+	way   *way
+	run   string // begins the writers' names in the table
+	proc  *process
+	mu    sync.Mutex
+	facts []fact
+}
+
+const idleSessions = 20
+
+// startClients starts clients on every way and waits until all are at work.
+func (w *world) startClients(ctx context.Context, scenario string) ([]*clients, error) {
+	script, err := filepath.Abs("client.py")
+	if err != nil {
+		return nil, err
+	}
+	var all []*clients
+	for _, way := range w.ways {
+		c := &clients{way: way, run: way.name + "/" + scenario}
+		c.proc, err = w.spawn.start(w.net.hosts["clients"], command{
+			name: "client-" + way.name,
+			args: []string{programs.python, script, "--dsn", way.dsn, "--run", c.run, "--idle", fmt.Sprint(idleSessions)},
+			line: c.take,
+		})
+		if err != nil {
+			return all, err
+		}
+		all = append(all, c)
+	}
+	err = waitFor(ctx, 20*time.Second, "clients at work", func() error {
+		for _, c := range all {
+			if c.count("idle", "") == 0 || c.count("ack", "keep") < 10 || c.count("ack", "anew") < 10 {
+				return fmt.Errorf("those of %s are not", c.way.name)
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (c *clients) take(_ time.Time, line string) {
+	var f fact
+	if json.Unmarshal([]byte(line), &f) != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.facts = append(c.facts, f)
+}
+
+func (c *clients) count(event, who string) (n int) {
+	for _, f := range c.all() {
+		if f.Event == event && (who == "" || f.Who == who) {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *clients) all() []fact {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.facts[:len(c.facts):len(c.facts)]
+}
+
+func stopClients(all []*clients) {
+	for _, c := range all {
+		c.proc.kill()
+	}
+}
+
+// writing is nil when both writers have written in each of the last seconds,
+// and have met no error in them.
+func (c *clients) writing(seconds int) error {
+	now := time.Now()
+	for _, who := range []string{"keep", "anew"} {
+		acked := make([]bool, seconds)
+		for _, f := range c.all() {
+			age := int(now.Sub(f.at()) / time.Second)
+			if f.Who != who || age >= seconds || age < 0 {
+				continue
+			}
+			if f.Event == "fail" {
+				return fmt.Errorf("%s/%s fails: %s", c.way.name, who, f.Text)
+			}
+			acked[age] = true
+		}
+		for _, ok := range acked {
+			if !ok {
+				return fmt.Errorf("%s/%s does not write", c.way.name, who)
+			}
+		}
+	}
+	return nil
+}
+
+// outcome is what one way's clients saw from the fault to the end.
+type outcome struct {
+	gap        map[string]time.Duration // by writer: the longest time between two rows
+	open       map[string]bool          // the gap was still open at the end
+	readOnly   int                      // statements that a replica refused
+	failed     int                      // connection attempts that began after the fault and failed
+	errors     int                      // of any kind
+	lost       int                      // connections that the keeping writer lost
+	idleEnded  int                      // idle sessions that ended
+	idleLast   time.Duration            // when the last of them did, since the fault
+	firstWrite map[string]time.Duration // by writer: the first row after the longest gap, since the fault
+}
+
+func (c *clients) outcome(fault, end time.Time) outcome {
+	o := outcome{gap: map[string]time.Duration{}, open: map[string]bool{}, firstWrite: map[string]time.Duration{}}
+	last := map[string]time.Time{}
+	longest := func(who string, to time.Time) bool {
+		from, ok := last[who]
+		if !ok || to.Sub(from) <= o.gap[who] || to.Before(fault) {
+			return false
+		}
+		o.gap[who] = to.Sub(from)
+		return true
+	}
+	for _, f := range c.all() {
+		at := f.at()
+		if at.After(end) {
+			continue
+		}
+		switch {
+		case f.Event == "ack":
+			if longest(f.Who, at) {
+				o.firstWrite[f.Who] = at.Sub(fault)
+			}
+			last[f.Who] = at
+		case at.Before(fault):
+		case f.Event == "ended":
+			o.idleEnded++
+			o.idleLast = at.Sub(fault)
+		case f.Event == "fail":
+			o.fail(f, fault)
+		}
+	}
+	for _, who := range []string{"keep", "anew"} {
+		o.open[who] = longest(who, end)
+	}
+	return o
+}
+
+func (o *outcome) fail(f fact, fault time.Time) {
+	o.errors++
+	switch {
+	case f.Code == sqlReadOnly:
+		o.readOnly++
+	case f.Stage == "connect" && f.began().After(fault):
+		o.failed++
+	case f.Stage == "write" && f.Who == "keep":
+		o.lost++
+	}
+}
+
+// acked are the rows that were acknowledged, as "writer|seq".
+func (c *clients) acked() map[string]bool {
+	rows := map[string]bool{}
+	for _, f := range c.all() {
+		if f.Event == "ack" {
+			rows[fmt.Sprintf("%s/%s|%d", c.run, f.Who, f.Seq)] = true
+		}
+	}
+	return rows
+}
+
+// missing counts the acknowledged rows that the leader does not have. The
+// clients must have been stopped.
+func (w *world) missing(leader *member, all []*clients) (map[string]int, error) {
+	out, err := w.cluster.query(w.net.hosts["clients"], leader, "SELECT writer, seq FROM writes")
+	if err != nil {
+		return nil, err
+	}
+	have := map[string]bool{}
+	for row := range strings.Lines(out) {
+		have[strings.TrimSpace(row)] = true
+	}
+	missing := map[string]int{}
+	for _, c := range all {
+		for row := range c.acked() {
+			if !have[row] {
+				missing[c.way.name]++
+			}
+		}
+	}
+	return missing, nil
+}
+
+// kinds counts the failures after the fault by their message, for people.
+func (c *clients) kinds(fault time.Time) map[string]int {
+	kinds := map[string]int{}
+	for _, f := range c.all() {
+		if f.Event == "fail" && f.at().After(fault) {
+			text := f.Text
+			if i := strings.LastIndex(text, "failed: "); i >= 0 { // after the address
+				text = text[i+len("failed: "):]
+			}
+			kinds[f.Who+" "+f.Stage+": "+text[:min(len(text), 100)]]++
+		}
+	}
+	return kinds
+}

@@ -1,0 +1,159 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// way is one way to the leader that is measured: a proxy, or none.
+type way struct {
+	name  string
+	dsn   string // for libpq
+	proxy *proxy // nil for the floor
+}
+
+// proxy is a proxy under test. Each has a host, so an address, of its own: the
+// source of a packet tells whose it is.
+type proxy struct {
+	name  string
+	host  *host
+	args  []string
+	proc  *process
+	mu    sync.Mutex
+	lines []logLine
+}
+
+type logLine struct {
+	at   time.Time
+	text string
+}
+
+func (p *proxy) start(s *spawner) (err error) {
+	p.proc, err = s.start(p.host, command{name: p.name, args: p.args, line: func(at time.Time, text string) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.lines = append(p.lines, logLine{at, text})
+	}})
+	return err
+}
+
+// stop ends it with SIGTERM, and with SIGKILL if it does not go in 5 s.
+func (p *proxy) stop() error {
+	if p.proc == nil || p.proc.ended() {
+		return nil
+	}
+	if err := p.proc.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.proc.done:
+		return nil
+	case <-time.After(5 * time.Second):
+		p.proc.kill()
+		return fmt.Errorf("%s did not end within 5 s of SIGTERM", p.name)
+	}
+}
+
+// log is what it has written between two moments.
+func (p *proxy) log(from, to time.Time) (lines []logLine) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lines {
+		if !l.at.Before(from) && !l.at.After(to) {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+// libpq's settings that all ways share: clients that wait up to 60 s.
+const dsnCommon = " port=5432 user=postgres dbname=postgres"
+
+func proxyWay(p *proxy) *way {
+	return &way{name: p.name, proxy: p,
+		dsn: "host=" + p.host.addr.String() + dsnCommon + " connect_timeout=60"}
+}
+
+// floorWay is libpq with all hosts: it finds the leader by itself, and so shows
+// what the cluster allows. The short limits are its only means against silence.
+func floorWay(c *cluster) *way {
+	var hosts []string
+	for _, m := range c.nodes {
+		hosts = append(hosts, m.addr.String())
+	}
+	return &way{name: "floor", dsn: "host=" + strings.Join(hosts, ",") + dsnCommon +
+		" target_session_attrs=read-write connect_timeout=3 tcp_user_timeout=5000"}
+}
+
+// haproxyConfig holds the job word for word, below what every HAProxy needs.
+const haproxyConfig = `global
+    maxconn 2000
+    log stdout format raw local0 notice
+
+defaults
+    mode tcp
+    log global
+    timeout connect 5s
+    timeout client 30m
+    timeout server 30m
+
+frontend ft_postgres
+    bind :5432
+    default_backend bk_postgres_primary
+
+backend bk_postgres_primary
+    option httpchk GET /primary
+    http-check expect status 200
+    default-server inter 3s fall 3 rise 2 on-marked-down shutdown-sessions
+    server postgres-1 10.100.2.5:5432 check port 8008
+    server postgres-2 10.100.3.185:5432 check port 8008
+    server postgres-3 10.100.1.83:5432 check port 8008
+`
+
+func newHAProxy(h *host, dir string) (*proxy, error) {
+	path := filepath.Join(dir, "haproxy.cfg")
+	if err := os.WriteFile(path, []byte(haproxyConfig), 0o644); err != nil {
+		return nil, err
+	}
+	return &proxy{name: "haproxy", host: h, args: []string{programs.haproxy, "-db", "-f", path}}, nil
+}
+
+const shippedConfig = "../openwrt/files/pointsman.config"
+
+// newPointsman builds the daemon and takes the configuration as it is shipped;
+// only the switch and the path of the socket differ.
+func newPointsman(ctx context.Context, h *host, dir string) (*proxy, error) {
+	binary := filepath.Join(dir, "pointsman")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "../cmd/pointsman")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building pointsman: %w: %s", err, out)
+	}
+	text, err := os.ReadFile(shippedConfig)
+	if err != nil {
+		return nil, err
+	}
+	config := string(text)
+	for option, value := range map[string]string{"enabled": "1", "control": filepath.Join(dir, "control.sock")} {
+		line := regexp.MustCompile(`(?m)^(\s*option\s+` + option + `\s+)\S+`)
+		if !line.MatchString(config) {
+			return nil, fmt.Errorf("%s has no option %s", shippedConfig, option)
+		}
+		config = line.ReplaceAllString(config, "${1}'"+value+"'")
+	}
+	path := filepath.Join(dir, "pointsman.config")
+	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
+		return nil, err
+	}
+	return &proxy{name: "pointsman", host: h, args: []string{binary, "run", "-c", path}}, nil
+}
