@@ -1,0 +1,169 @@
+// Package pointsman_test keeps the house in order: which package may import
+// which, and where third parties may live. The arrows go one way,
+//
+//	cmd -> balancer/control -> balancer -> {healthcheck, balancer/relay, balancer/pgwire} -> config
+//	cmd -> {openwrt/uci, config/haproxy} -> config
+//	cmd -> bpf
+//
+// and may be followed more than one step.
+package pointsman_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "pointsman"
+
+// arrows says, for every package, which others of ours it may import.
+var arrows = map[string][]string{
+	// Wiring: it may import all that is not a leaf of its own.
+	"cmd/pointsman": {
+		"balancer", "balancer/control", "balancer/relay", "bpf", "config", "config/haproxy", "healthcheck",
+		"openwrt", "openwrt/uci", "cmd/pointsman/simulation",
+	},
+	"cmd/pointsman/simulation": {}, // plays the nodes of the demo; the daemon must not know
+
+	"balancer/control": {"balancer", "config"},
+	"balancer":         {"balancer/pgwire", "balancer/relay", "config", "healthcheck"},
+	"healthcheck":      {"config"},
+	"balancer/relay":   {"config"},
+	"balancer/pgwire":  {},
+	"openwrt/uci":      {"config"},
+	"config/haproxy":   {"config"},
+	"config":           {},
+	"bpf":              {},
+
+	"openwrt":           {},
+	"openwrt/ipk":       {},
+	"openwrt/mkpackage": {"openwrt", "openwrt/ipk"},
+
+	// Leaves: they know the program from outside.
+	"e2e":   {"openwrt"},
+	"bench": {},
+	".":     {},
+}
+
+// testArrows are those that only test files may take besides.
+var testArrows = map[string][]string{
+	"openwrt/uci": {"openwrt"}, // reads the configuration that is shipped
+	"openwrt":     {"openwrt"},
+}
+
+// rooms says which folders, or single files, may import a module of others.
+var rooms = map[string][]string{
+	"github.com/cilium/ebpf":   {"bpf"},
+	"github.com/urfave/cli/v2": {"cmd/pointsman"},
+	// The check client, the status server, and the simulated REST API.
+	"github.com/valyala/fasthttp":    {"healthcheck", "balancer/control", "cmd/pointsman/simulation"},
+	"github.com/vishvananda/netlink": {"e2e", "bench"},
+	"github.com/vishvananda/netns":   {"e2e", "bench"},
+	"github.com/xrash/smetrics":      {"config"},
+	"golang.org/x/sys":               {"balancer/relay", "cmd/pointsman/simulation", "e2e", "bench"},
+}
+
+func TestArrows(t *testing.T) {
+	files := 0
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if base := d.Name(); name != "." && (strings.HasPrefix(base, ".") || base == "testdata" || base == "bin" || base == "dist") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		files++
+		// Imports alone, whatever the build tags: no file escapes.
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range f.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if complaint := judge(filepath.ToSlash(name), imported); complaint != "" {
+				t.Errorf("%s imports %s: %s", name, imported, complaint)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files < 10 {
+		t.Errorf("only %d files were seen", files)
+	}
+}
+
+// judge says what is wrong with an import, or nothing.
+func judge(file, imported string) string {
+	dir := path.Dir(file)
+	if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
+		allowed, known := arrows[dir]
+		switch {
+		case !known:
+			return "the package has no arrows yet; give it some in arrows_test.go"
+		case slices.Contains(allowed, ours):
+			return ""
+		case strings.HasSuffix(file, "_test.go") && slices.Contains(testArrows[dir], ours):
+			return ""
+		}
+		return "no arrow goes there"
+	}
+	if first, _, _ := strings.Cut(imported, "/"); !strings.Contains(first, ".") {
+		if imported == "C" {
+			return "the program is built without cgo"
+		}
+		return "" // the standard library
+	}
+	for lib, allowed := range rooms {
+		if imported != lib && !strings.HasPrefix(imported, lib+"/") {
+			continue
+		}
+		if slices.Contains(allowed, dir) || slices.Contains(allowed, file) {
+			return ""
+		}
+		return "it lives in " + strings.Join(allowed, ", ")
+	}
+	return "no such guest is known; give it a room in arrows_test.go"
+}
+
+func TestJudge(t *testing.T) {
+	tests := []struct {
+		file, imported string
+		fine           bool
+	}{
+		{"balancer/owner.go", "pointsman/balancer/relay", true},
+		{"balancer/relay/loop.go", "pointsman/balancer", false},
+		{"config/config.go", "pointsman/openwrt/uci", false},
+		{"openwrt/uci/parse.go", "pointsman/openwrt", false},
+		{"openwrt/uci/parse_test.go", "pointsman/openwrt", true},
+		{"new/new.go", "pointsman/config", false},
+		{"config/config.go", "net/netip", true},
+		{"config/config.go", "C", false},
+		{"balancer/relay/loop.go", "golang.org/x/sys/unix", true},
+		{"config/config.go", "golang.org/x/sys/unix", false},
+		{"cmd/pointsman/run.go", "github.com/urfave/cli/v2", true},
+		{"balancer/owner.go", "github.com/urfave/cli/v2", false},
+		{"config/config.go", "example.org/other", false},
+	}
+	for _, test := range tests {
+		if complaint := judge(test.file, test.imported); (complaint == "") != test.fine {
+			t.Errorf("%s imports %s: %q", test.file, test.imported, complaint)
+		}
+	}
+}
