@@ -82,7 +82,7 @@ def main():
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--run", required=True, help="begins the writers' names in the table")
     parser.add_argument("--idle", type=int, default=20)
-    parser.add_argument("--pause", type=float, default=0.075, help="seconds between two writes of a writer")
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds between two writes of a writer")
     args = parser.parse_args()
     threads = [
         threading.Thread(target=write, args=(args, "keep", True)),

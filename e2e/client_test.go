@@ -207,7 +207,7 @@ func (c *clients) acked() map[string]bool {
 // missing counts the acknowledged rows that the leader does not have. The
 // clients must have been stopped.
 func (w *world) missing(leader *member, all []*clients) (map[string]int, error) {
-	out, err := w.cluster.query(w.net.hosts["clients"], leader, "SELECT writer, seq FROM writes")
+	out, err := w.cluster.query(leader, "SELECT writer, seq FROM writes")
 	if err != nil {
 		return nil, err
 	}

@@ -212,7 +212,7 @@ func newWorld(ctx context.Context, t *testing.T) *world {
 	w.ways = append(w.ways, floorWay(w.cluster))
 	leader, err := w.cluster.leader()
 	must(err)
-	_, err = w.cluster.query(w.net.hosts["clients"], leader,
+	_, err = w.cluster.query(leader,
 		"CREATE TABLE writes (writer text, seq bigint, at timestamptz DEFAULT clock_timestamp(), PRIMARY KEY (writer, seq))")
 	must(err)
 	t.Logf("the cluster runs, after %.1f s", time.Since(w.report.Started).Seconds())

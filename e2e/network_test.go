@@ -202,7 +202,11 @@ func removeNamespace(name string) error {
 	if err := unix.Stat(path, &st); err != nil {
 		return fmt.Errorf("finding namespace %s: %w", name, err)
 	}
-	if st.Dev != nsfs() { // never mounted: the run died in between
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &own); err != nil {
+		return fmt.Errorf("finding our own namespace: %w", err)
+	}
+	if st.Dev != own.Dev { // never mounted: the run died in between
 		return os.Remove(path)
 	}
 	for range 100 { // a process may fork while we look; 5 s are plenty for SIGKILL
@@ -219,12 +223,6 @@ func removeNamespace(name string) error {
 		return fmt.Errorf("removing namespace %s: %w", name, err)
 	}
 	return nil
-}
-
-func nsfs() uint64 {
-	var st unix.Stat_t
-	unix.Stat("/proc/self/ns/net", &st)
-	return st.Dev
 }
 
 // sweep removes what runs that died have left behind, and returns its names.

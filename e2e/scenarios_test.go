@@ -197,6 +197,9 @@ func (w *world) basics(ctx context.Context, t *testing.T) {
 	}
 }
 
+// patroniAway is longer than inter, so that every proxy meets a refusal.
+const patroniAway = 4 * time.Second
+
 // patroniRestart: Patroni's process on the leader is killed and started again,
 // while PostgreSQL runs on.
 func (w *world) patroniRestart(ctx context.Context, t *testing.T) {
@@ -206,7 +209,7 @@ func (w *world) patroniRestart(ctx context.Context, t *testing.T) {
 		t.Fatal(err)
 	}
 	m.fault = time.Now()
-	err = errors.Join(leader.proc.kill(), w.cluster.startPatroni(leader))
+	err = errors.Join(leader.proc.kill(), pause(ctx, patroniAway), w.cluster.startPatroni(leader))
 	if err == nil {
 		err = pause(ctx, 15*time.Second)
 	}

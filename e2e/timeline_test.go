@@ -50,6 +50,9 @@ func (w *world) timeline(m *measurement) string {
 	for _, c := range m.clients {
 		o := m.outcomes[c.way.name]
 		for who, first := range o.firstWrite {
+			if o.open[who] || o.gap[who] < time.Second {
+				continue
+			}
 			all.add(m.fault.Add(first), "%-9s %s writes again, gap %.3f s", c.way.name, who, o.gap[who].Seconds())
 		}
 		if o.idleEnded > 0 {
@@ -123,7 +126,7 @@ func isData(k packet, p *proxy) bool {
 // PostgreSQL's and Patroni's lines that tell of a change of leader.
 var (
 	turns    = regexp.MustCompile(`received (promote|fast shutdown|immediate shutdown) request|database system is (ready|shut down)|archive recovery complete|terminating any|promot|demot|released|switchover|manual failover|Cleaning up failover|pg_rewind|no action`)
-	dull     = regexp.MustCompile(`no action|checkpoint`)
+	dull     = regexp.MustCompile(`no action|checkpoint|STATEMENT|ERROR`)
 	logStamp = regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)[.,](\d{3})`)
 )
 
