@@ -55,6 +55,9 @@ func list[S, T any](name string, k kind[T], doc string, field func(*S) *[]T) Key
 	}}
 }
 
+// errNotAllowed is for values whose kind says all there is to say.
+var errNotAllowed = errors.New("is not allowed")
+
 // boolean takes libuci's words for true and false.
 var boolean = kind[bool]{"`0` or `1` (also no/yes, off/on, false/true, disabled/enabled)", func(text string) (bool, error) {
 	switch text {
@@ -63,29 +66,23 @@ var boolean = kind[bool]{"`0` or `1` (also no/yes, off/on, false/true, disabled/
 	case "0", "off", "false", "no", "disabled":
 		return false, nil
 	}
-	return false, errors.New("not a boolean")
+	return false, errNotAllowed
 }}
 
 func integer(min, max int) kind[int] {
 	return kind[int]{fmt.Sprintf("a whole number, %d to %d", min, max), func(text string) (int, error) {
-		n, err := strconv.Atoi(text)
-		if errors.Is(err, strconv.ErrRange) {
-			return 0, errors.New("out of range")
+		n, err := strconv.ParseUint(text, 10, 31)
+		if err != nil || int(n) < min || int(n) > max {
+			return 0, errNotAllowed
 		}
-		if err != nil {
-			return 0, errors.New("not a whole number")
-		}
-		if n < min || n > max {
-			return 0, errors.New("out of range")
-		}
-		return n, nil
+		return int(n), nil
 	}}
 }
 
 var port = kind[uint16]{"a port, 1 to 65535", func(text string) (uint16, error) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || n == 0 {
-		return 0, errors.New("not a port")
+		return 0, errNotAllowed
 	}
 	return uint16(n), nil
 }}
@@ -95,11 +92,11 @@ func duration(min, max time.Duration) kind[time.Duration] {
 	allowed := fmt.Sprintf("a duration, %s to %s (`500ms`, `3s`, `1m`, `1h`, `1d`; a bare number is milliseconds)", short(min), short(max))
 	return kind[time.Duration]{allowed, func(text string) (time.Duration, error) {
 		d, err := parseDuration(text)
-		if err != nil {
-			return 0, errors.New("not a duration")
+		if err != nil || d < min || d > max {
+			return 0, errNotAllowed
 		}
-		if d < min || d > max {
-			return 0, errors.New("out of range")
+		if d%ms != 0 {
+			return 0, errors.New("is finer than a millisecond")
 		}
 		return d, nil
 	}}
@@ -107,11 +104,14 @@ func duration(min, max time.Duration) kind[time.Duration] {
 
 func parseDuration(text string) (time.Duration, error) {
 	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
-		return time.Duration(n) * time.Millisecond, nil
+		return time.Duration(n) * ms, nil
 	}
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		n, err := strconv.ParseUint(days, 10, 16)
 		return time.Duration(n) * day, err
+	}
+	if strings.ContainsAny(text, "+-") {
+		return 0, errNotAllowed
 	}
 	return time.ParseDuration(text)
 }
@@ -140,7 +140,7 @@ func oneOf[T ~string](values ...T) kind[T] {
 				return v, nil
 			}
 		}
-		return "", errors.New("unknown value")
+		return "", errNotAllowed
 	}}
 }
 
@@ -157,33 +157,55 @@ func printable(text string) bool {
 // name is what may stand in a log line and in HAProxy's CSV without quoting.
 var name = kind[string]{"letters, digits, `-`, `_`, `.` and `:`, at most 63", func(text string) (string, error) {
 	if text == "" || len(text) > 63 {
-		return "", errors.New("not a name")
+		return "", errNotAllowed
 	}
 	for _, c := range []byte(text) {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9',
 			c == '-', c == '_', c == '.', c == ':':
 		default:
-			return "", errors.New("not a name")
+			return "", errNotAllowed
 		}
 	}
 	return text, nil
 }}
 
-var path = kind[string]{"an absolute path, at most 107 bytes; empty for none", func(text string) (string, error) {
-	if text == "" {
+// backendName refers to a section; whether it is there is for Check to say.
+var backendName = kind[string]{"the name of a backend", name.parse}
+
+// socketPath takes `none`, because an option that is set to nothing is unset in
+// UCI, and so has its default.
+var socketPath = kind[string]{"an absolute path, at most 107 bytes, or `none`", func(text string) (string, error) {
+	if text == "none" {
 		return "", nil
 	}
-	// 107 is sun_path less its final NUL (unix(7)); long enough for PEM files too.
-	if text[0] != '/' || len(text) > 107 || !printable(text) {
-		return "", errors.New("not an absolute path")
-	}
-	return text, nil
+	return absolutePath(text, 107) // sun_path less its final NUL (unix(7))
 }}
 
-var uri = kind[string]{"a path that begins with `/`, without white space, at most 1024 bytes", func(text string) (string, error) {
-	if text == "" || text[0] != '/' || len(text) > 1024 || strings.ContainsAny(text, " \t#") || !printable(text) {
-		return "", errors.New("not a path")
+var filePath = kind[string]{"an absolute path", func(text string) (string, error) {
+	return absolutePath(text, 4095) // PATH_MAX less its final NUL (limits.h)
+}}
+
+func absolutePath(text string, max int) (string, error) {
+	switch {
+	case text == "" || !printable(text):
+		return "", errNotAllowed
+	case text[0] != '/':
+		return "", errors.New("does not begin with '/'")
+	case len(text) > max:
+		return "", errors.New("is too long")
+	}
+	return text, nil
+}
+
+var uri = kind[string]{"a path that begins with `/`, in ASCII without blanks and `#`, at most 1024 bytes", func(text string) (string, error) {
+	if text == "" || text[0] != '/' || len(text) > 1024 {
+		return "", errNotAllowed
+	}
+	for _, c := range []byte(text) {
+		if c <= ' ' || c > '~' || c == '#' {
+			return "", errNotAllowed
+		}
 	}
 	return text, nil
 }}
@@ -191,7 +213,7 @@ var uri = kind[string]{"a path that begins with `/`, without white space, at mos
 func text(max int) kind[string] {
 	return kind[string]{fmt.Sprintf("printable text, at most %d bytes", max), func(text string) (string, error) {
 		if len(text) > max || !printable(text) {
-			return "", errors.New("not printable text of that length")
+			return "", errNotAllowed
 		}
 		return text, nil
 	}}
@@ -199,11 +221,27 @@ func text(max int) kind[string] {
 
 var header = kind[Header]{"`Name: value`", func(line string) (Header, error) {
 	name, value, ok := strings.Cut(line, ":")
-	if !ok || name == "" || !printable(line) || strings.ContainsAny(name, " \t") {
-		return Header{}, errors.New("not a header")
+	if !ok || !isToken(name) || !printable(line) {
+		return Header{}, errNotAllowed
+	}
+	switch strings.ToLower(name) {
+	case "connection", "content-length", "transfer-encoding":
+		return Header{}, errors.New("is a header that the check sets itself")
 	}
 	return Header{name, strings.TrimSpace(value)}, nil
 }}
+
+// isToken reports whether name may be the name of a header (RFC 9110, 5.6.2).
+func isToken(name string) bool {
+	for _, c := range []byte(name) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)):
+			return false
+		}
+	}
+	return name != ""
+}
 
 var statuses = kind[StatusSet]{"status codes and ranges, 100 to 599: `200`, `200-299,404`", func(text string) (StatusSet, error) {
 	var set StatusSet
@@ -212,23 +250,19 @@ var statuses = kind[StatusSet]{"status codes and ranges, 100 to 599: `200`, `200
 		if !isRange {
 			to = from
 		}
-		low, err1 := strconv.Atoi(from)
-		high, err2 := strconv.Atoi(to)
+		low, err1 := strconv.ParseUint(from, 10, 16)
+		high, err2 := strconv.ParseUint(to, 10, 16)
 		if err1 != nil || err2 != nil || low < 100 || high > 599 || low > high {
-			return nil, errors.New("not a list of status codes")
+			return nil, errNotAllowed
 		}
-		set = append(set, StatusRange{low, high})
+		set = append(set, StatusRange{int(low), int(high)})
 	}
 	return set, nil
 }}
 
 // address is a listening address; as in HAProxy, no host or `*` is every IPv4 address.
 var address = kind[netip.AddrPort]{"`ADDRESS:PORT`, `:PORT`, `*:PORT` or `[IPv6]:PORT`, the port 1 to 65535", func(text string) (netip.AddrPort, error) {
-	host, portText, err := splitHostPort(text)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	p, err := port.parse(portText)
+	host, p, err := splitHostPort(text)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -236,51 +270,61 @@ var address = kind[netip.AddrPort]{"`ADDRESS:PORT`, `:PORT`, `*:PORT` or `[IPv6]
 		return netip.AddrPortFrom(netip.IPv4Unspecified(), p), nil
 	}
 	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.AddrPort{}, errors.New("not an IP address")
+	if err != nil || !isUnicast(ip.Unmap()) {
+		return netip.AddrPort{}, errors.New("is not an address to listen on")
 	}
 	return netip.AddrPortFrom(ip.Unmap(), p), nil
 }}
 
 // hostPort is a server's address. Link-local IPv6 addresses may carry a zone.
 var hostPort = kind[HostPort]{"`HOST:PORT` or `[IPv6]:PORT`, the host an IP address or a name, the port 1 to 65535", func(text string) (HostPort, error) {
-	host, portText, err := splitHostPort(text)
+	host, p, err := splitHostPort(text)
 	if err != nil {
 		return HostPort{}, err
 	}
-	p, err := port.parse(portText)
-	if err != nil {
-		return HostPort{}, err
-	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.IsUnspecified() || ip.IsMulticast() {
-			return HostPort{}, errors.New("not the address of a host")
-		}
-		return HostPort{ip.Unmap().String(), p}, nil
-	}
-	if !isHostname(host) {
-		return HostPort{}, errors.New("not a host name")
-	}
-	return HostPort{host, p}, nil
+	host, err = parseHost(host)
+	return HostPort{host, p}, err
 }}
 
-func splitHostPort(text string) (host, port string, err error) {
+var hostName = kind[string]{"a host name or an IP address", parseHost}
+
+func parseHost(host string) (string, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ip = ip.Unmap()
+		if ip.IsUnspecified() || !isUnicast(ip) {
+			return "", errors.New("is not the address of a host")
+		}
+		return ip.String(), nil
+	}
+	if !isHostname(host) {
+		return "", errors.New("is neither an IP address nor a host name")
+	}
+	return host, nil
+}
+
+func isUnicast(ip netip.Addr) bool {
+	return !ip.IsMulticast() && ip != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+func splitHostPort(text string) (host string, p uint16, err error) {
 	i := strings.LastIndexByte(text, ':')
 	if i < 0 {
-		return "", "", errors.New("lacks a port")
+		return "", 0, errors.New("lacks `:PORT`")
 	}
-	host, port = text[:i], text[i+1:]
+	host = text[:i]
 	if inner, ok := strings.CutPrefix(host, "["); ok {
-		inner, ok = strings.CutSuffix(inner, "]")
-		if !ok || !strings.Contains(inner, ":") {
-			return "", "", errors.New("not an IPv6 address in brackets")
+		host, ok = strings.CutSuffix(inner, "]")
+		if ip, err := netip.ParseAddr(host); !ok || err != nil || !ip.Is6() {
+			return "", 0, errors.New("has no IPv6 address in its brackets, or lacks `:PORT`")
 		}
-		return inner, port, nil
+	} else if strings.Contains(host, ":") {
+		return "", 0, errors.New("is an IPv6 address without brackets, or has a `:` too many")
 	}
-	if strings.Contains(host, ":") {
-		return "", "", errors.New("an IPv6 address needs brackets")
+	p, err = port.parse(text[i+1:])
+	if err != nil {
+		return "", 0, errors.New("has a port that is not allowed")
 	}
-	return host, port, nil
+	return host, p, nil
 }
 
 // isHostname follows RFC 1123, and lets `_` pass as resolvers do. A name of

@@ -49,9 +49,28 @@ func (s *SectionRef) Key(name string) *Key {
 	return nil
 }
 
+// Names returns the names of all options, in the order of the documentation.
+func (s *SectionRef) Names() []string {
+	names := make([]string, len(s.Keys))
+	for i := range s.Keys {
+		names[i] = s.Keys[i].Name
+	}
+	return names
+}
+
+// SectionTypes returns the types of all sections.
+func SectionTypes() []string {
+	types := make([]string, len(Reference))
+	for i := range Reference {
+		types[i] = Reference[i].Type
+	}
+	return types
+}
+
 // Set parses text and stores it in dst, a *Global, *Frontend, *Backend or
-// *Server to which the key belongs. The error says what is wrong with the
-// value, without naming the option; Allowed says what would be right.
+// *Server to which the key belongs. Of a list it adds one value. The error is a
+// phrase to stand behind the value ("lacks `:PORT`", "is not allowed");
+// Allowed says what would be right.
 func (k *Key) Set(dst any, text string) error { return k.set(dst, text) }
 
 // NewGlobal, NewFrontend, NewBackend and NewServer return sections that hold
@@ -82,11 +101,11 @@ var globalKeys = []Key{
 		func(g *Global) *bool { return &g.Enabled }),
 	key("log_level", "info", oneOf(LogError, LogWarning, LogInfo, LogDebug), "The least severity that is logged. `debug` adds a line per session.",
 		func(g *Global) *LogLevel { return &g.LogLevel }),
-	key("control", "/var/run/pointsman/control.sock", path, "Unix socket on which `pointsman status` asks the daemon.",
+	key("control", "/var/run/pointsman/control.sock", socketPath, "Unix socket on which `pointsman status` asks the daemon.",
 		func(g *Global) *string { return &g.Control }),
 	key("loops", "0", integer(0, 4), "Event loops, each on a thread of its own. `0`: one per core, at most 4. Read at the start only.",
 		func(g *Global) *int { return &g.Loops }),
-	key("stop_grace", "0", duration(0, hour), "How long a stop lets sessions end by themselves before it closes them.",
+	key("stop_grace", "0", duration(0, hour), "How long a stop lets sessions end by themselves before it closes them. OpenWrt's procd ends the daemon after 60 s in any case.",
 		func(g *Global) *dur { return &g.StopGrace }),
 }
 
@@ -95,7 +114,7 @@ var frontendKeys = []Key{
 		func(f *Frontend) *string { return &f.Name }),
 	list("bind", address, "Address and port to listen on: `:5432` (every IPv4 address), `192.168.9.1:5432`, `[::]:5432` (every IPv6 address). May be given several times. An address that the router does not have yet is taken up when it appears.",
 		func(f *Frontend) *[]addrPort { return &f.Binds }),
-	required("default_backend", name, "The backend that serves this frontend.",
+	required("default_backend", backendName, "The backend that serves this frontend.",
 		func(f *Frontend) *string { return &f.DefaultBackend }),
 	key("maxconn", "2000", integer(1, 1_000_000), "Sessions at once, held clients included. Beyond it connections wait in the kernel's backlog.",
 		func(f *Frontend) *int { return &f.MaxConn }),
@@ -129,13 +148,13 @@ var backendKeys = []Key{
 		func(b *Backend) *string { return &b.CheckUser }),
 	key("check_tls", "0", boolean, "Checks speak HTTPS.",
 		func(b *Backend) *bool { return &b.CheckTLS }),
-	key("check_ca", "", path, "PEM file of the authorities to trust. Default: those of the system.",
+	key("check_ca", "", filePath, "PEM file of the authorities to trust. Default: those of the system.",
 		func(b *Backend) *string { return &b.CheckCA }),
-	key("check_cert", "", path, "PEM file of the client certificate.",
+	key("check_cert", "", filePath, "PEM file of the client certificate.",
 		func(b *Backend) *string { return &b.CheckCert }),
-	key("check_key", "", path, "PEM file of the client certificate's key.",
+	key("check_key", "", filePath, "PEM file of the client certificate's key.",
 		func(b *Backend) *string { return &b.CheckKey }),
-	key("check_sni", "", name, "Server name to send and to verify. Default: the host of the server's address.",
+	key("check_sni", "", hostName, "Server name to send and to verify. Default: the host of the server's address.",
 		func(b *Backend) *string { return &b.CheckSNI }),
 	key("check_insecure", "0", boolean, "Accepts any certificate.",
 		func(b *Backend) *bool { return &b.CheckInsecure }),
@@ -177,7 +196,7 @@ var backendKeys = []Key{
 var serverKeys = []Key{
 	key("name", "", name, "The name in log lines and in the status. Default: the section's name (UCI names cannot hold `-`).",
 		func(s *Server) *string { return &s.Name }),
-	required("backend", name, "The backend that it belongs to.",
+	required("backend", backendName, "The backend that it belongs to.",
 		func(s *Server) *string { return &s.Backend }),
 	required("address", hostPort, "Where sessions go: `10.100.2.5:5432`, `[fd00::5]:5432` or `db1.lan:5432`.",
 		func(s *Server) *HostPort { return &s.Address }),
