@@ -27,9 +27,10 @@ var arrows = map[string][]string{
 	// Wiring: it may import all that is not a leaf of its own.
 	"cmd/pointsman": {
 		"balancer", "balancer/control", "balancer/relay", "bpf", "config", "config/haproxy", "healthcheck",
-		"openwrt", "openwrt/uci", "cmd/pointsman/simulation",
+		"openwrt", "openwrt/uci", "cmd/pointsman/demo", "cmd/pointsman/simulation",
 	},
-	"cmd/pointsman/simulation": {}, // plays the nodes of the demo; the daemon must not know
+	"cmd/pointsman/demo":       {"balancer", "cmd/pointsman/simulation"}, // shows snapshots; gets the daemon as a function
+	"cmd/pointsman/simulation": {},                                       // plays the nodes of the demo; the daemon must not know
 
 	"balancer/control": {"balancer", "config"},
 	"balancer":         {"balancer/pgwire", "balancer/relay", "config", "healthcheck"},
@@ -61,12 +62,12 @@ var testArrows = map[string][]string{
 var rooms = map[string][]string{
 	"github.com/cilium/ebpf":   {"bpf"},
 	"github.com/urfave/cli/v2": {"cmd/pointsman"},
-	// The check client, the status server, and the simulated REST API.
-	"github.com/valyala/fasthttp":    {"healthcheck", "balancer/control", "cmd/pointsman/simulation"},
+	// The check client and the status server.
+	"github.com/valyala/fasthttp":    {"healthcheck", "balancer/control"},
 	"github.com/vishvananda/netlink": {"e2e", "bench"},
 	"github.com/vishvananda/netns":   {"e2e", "bench"},
 	"github.com/xrash/smetrics":      {"config"},
-	"golang.org/x/sys":               {"balancer/relay", "cmd/pointsman/simulation", "e2e", "bench"},
+	"golang.org/x/sys":               {"balancer/relay", "cmd/pointsman/demo", "cmd/pointsman/simulation", "e2e", "bench"},
 }
 
 func TestArrows(t *testing.T) {

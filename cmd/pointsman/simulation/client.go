@@ -2,7 +2,9 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -21,7 +23,7 @@ const (
 
 const (
 	poolSize = 5
-	pace     = 50 * time.Millisecond // a client's rest between two writes: 20 a second at most
+	pace     = 50 * time.Millisecond // a client's rest between two writes, give or take half
 	patience = time.Minute           // how long it waits for a connection or an answer
 )
 
@@ -109,8 +111,6 @@ func (c *Client) Run(ctx context.Context) {
 			s.close()
 		}
 	}()
-	rest := time.NewTicker(pace)
-	defer rest.Stop()
 	for n := 1; ; n++ {
 		text := fmt.Sprintf("%s/%d", c.Name, n)
 		err := c.write(ctx, &sessions[n%len(sessions)], text)
@@ -118,11 +118,10 @@ func (c *Client) Run(ctx context.Context) {
 			return
 		}
 		c.count(text, err)
-		rest.Reset(pace)
 		select {
 		case <-ctx.Done():
 			return
-		case <-rest.C:
+		case <-time.After(pace/2 + rand.N(pace)): // clients in step would all be cut in mid-write, or none
 		}
 	}
 }
@@ -146,7 +145,7 @@ func (c *Client) write(ctx context.Context, s **session, text string) (err error
 	}
 	answer, err := (*s).ask(ctx, "WRITE "+text)
 	if err == nil && !strings.HasPrefix(answer, "OK") {
-		err = fmt.Errorf("%s", answer)
+		err = errors.New(answer)
 	}
 	if err != nil || c.Style == Anew {
 		(*s).close()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ func open(ctx context.Context, addr string) (*session, error) {
 	dialer := net.Dialer{Timeout: patience}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("connecting: %w", cause(err))
 	}
 	return &session{conn.(*net.TCPConn), bufio.NewReader(conn)}, nil
 }
@@ -49,13 +50,24 @@ func (s *session) ask(ctx context.Context, statement string) (string, error) {
 	defer context.AfterFunc(ctx, s.close)()
 	s.conn.SetDeadline(time.Now().Add(patience))
 	if _, err := fmt.Fprintln(s.conn, statement); err != nil {
-		return "", err
+		return "", fmt.Errorf("sending a statement: %w", cause(err))
 	}
 	answer, err := s.lines.ReadString('\n')
 	if err != nil {
-		return "", fmt.Errorf("waiting for an answer: %w", err)
+		return "", fmt.Errorf("waiting for an answer: %w", cause(err))
 	}
 	return strings.TrimSpace(answer), nil
+}
+
+// cause leaves the addresses out of a network error: the client knows them.
+func cause(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = call.Err
+	}
+	return err
 }
 
 // dead reports whether the server ended the session while it was idle. It
