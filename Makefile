@@ -16,6 +16,9 @@ RACE := $(if $(shell command -v gcc),-race)
 # What runs on routers, small ones first. GOARM=5 has no 64-bit atomics.
 CROSS := mips,GOMIPS=softfloat mipsle,GOMIPS=softfloat arm,GOARM=5 arm64
 
+# Sessions of tests share processors and addresses: one target at a time.
+.NOTPARALLEL:
+
 .PHONY: all
 all: ## build bin/pointsman
 	$(GO_BUILD) -o bin/pointsman ./cmd/pointsman
