@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,9 @@ func TestPackages(t *testing.T) {
 			}
 			program := filepath.Join(data, "usr/sbin/pointsman")
 			checkProgram(t, target.architecture, program)
-			runProgram(t, target.architecture, program, version, filepath.Join(data, "etc/config/pointsman"))
+			command := append(processor(t, target.architecture), program)
+			runProgram(t, command, version, filepath.Join(data, "etc/config/pointsman"))
+			runDaemon(t, command)
 		})
 	}
 }
@@ -104,18 +107,26 @@ func checkProgram(t *testing.T, architecture, path string) {
 	}
 }
 
-// runProgram runs what works without privileges and network.
-func runProgram(t *testing.T, architecture, program, version, shipped string) {
+// processor returns the command that runs an architecture's programs, nothing
+// for this machine's own, and skips where there is none.
+func processor(t *testing.T, architecture string) []string {
 	t.Helper()
 	qemu := processors[architecture].qemu
-	if len(qemu) > 0 {
-		if _, err := exec.LookPath(qemu[0]); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
+	if len(qemu) == 0 {
+		return nil
 	}
+	if _, err := exec.LookPath(qemu[0]); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	return slices.Clone(qemu)
+}
+
+// runProgram runs the commands that an installation needs first.
+func runProgram(t *testing.T, command []string, version, shipped string) {
+	t.Helper()
 	broken := filepath.Join(t.TempDir(), "broken")
 	text := strings.Replace(string(openwrt.Config), "option check_uri ", "option chek_uri ", 1)
 	if err := os.WriteFile(broken, []byte(text), 0o644); err != nil {
@@ -135,8 +146,8 @@ func runProgram(t *testing.T, architecture, program, version, shipped string) {
 		{[]string{"check", "-c", broken + "-none"}, 1, broken + "-none"},
 	}
 	for _, test := range tests {
-		command := append(append(append([]string{}, qemu...), program), test.args...)
-		cmd := exec.Command(command[0], command[1:]...)
+		args := append(slices.Clone(command), test.args...)
+		cmd := exec.Command(args[0], args[1:]...)
 		out, _ := cmd.CombinedOutput()
 		if got := cmd.ProcessState.ExitCode(); got != test.status || !strings.Contains(string(out), test.want) {
 			t.Errorf("%q: status %d, want %d and %q in:\n%s", test.args, got, test.status, test.want, out)
