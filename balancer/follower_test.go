@@ -55,7 +55,7 @@ func play(t *testing.T, story string) string {
 	now := time.Unix(0, 0)
 	rise, fall := 2, 3
 	var f *follower
-	var counters []healthcheck.Counter
+	var counters []*healthcheck.Counter
 	lines := bufio.NewScanner(strings.NewReader(story))
 	for lines.Scan() {
 		line := lines.Text()
@@ -91,7 +91,7 @@ func play(t *testing.T, story string) string {
 			now = now.Add(d)
 			c = f.decide(now)
 		} else {
-			c = f.observe(now, index(t, f, words[0]), answer(t, words[1:], &counters[index(t, f, words[0])]))
+			c = f.observe(now, index(t, f, words[0]), answer(t, words[1:], counters[index(t, f, words[0])]))
 		}
 		if outcome := tell(f, before, c); outcome != "" {
 			fmt.Fprintf(&out, "\t-> %s\n", outcome)

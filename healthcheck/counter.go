@@ -9,8 +9,8 @@ type Counter struct {
 }
 
 // NewCounter returns a counter that is DOWN. Both numbers are at least 1.
-func NewCounter(rise, fall int) Counter {
-	return Counter{rise: max(rise, 1), fall: max(fall, 1)}
+func NewCounter(rise, fall int) *Counter {
+	return &Counter{rise: max(rise, 1), fall: max(fall, 1)}
 }
 
 // Add counts one result and reports whether that marked the server UP or DOWN.
@@ -49,7 +49,7 @@ func (c *Counter) Streak() (n, needed int) {
 func (c *Counter) Resize(rise, fall int) {
 	up := c.Up()
 	n, _ := c.Streak()
-	*c = NewCounter(rise, fall)
+	*c = *NewCounter(rise, fall)
 	if up {
 		c.health = c.top() - min(n, c.fall-1)
 	} else {

@@ -1,0 +1,150 @@
+package healthcheck
+
+import "time"
+
+const (
+	// In transition a server that hangs must not keep its fresh answer back for
+	// the whole of timeout_check: the next probe may find a new leader.
+	transitionLimit = 700 * time.Millisecond
+	// A host that showed no sign of life on either port is asked in short: what
+	// lives on the same network answers long before.
+	deadLimit = 400 * time.Millisecond
+	// A connect to the SQL port, alone or beside a request that is late.
+	witnessLimit = 400 * time.Millisecond
+	witnessDelay = 300 * time.Millisecond
+	// From the first success of a DOWN server to the probe that confirms it. A
+	// new leader shall have its sessions within 0.7 s of being writable, and
+	// fastinter was spent on finding it: a second one would be too much.
+	risingInter = 50 * time.Millisecond
+	// The least time between two probes, however many hints ask for one.
+	hintGap = 20 * time.Millisecond
+	// "No route" comes back at once, and often speaks of this router's own
+	// network while an interface restarts. Counted one after the other, fall
+	// would be through in half a second.
+	unreachableGap = time.Second
+	// A probe that returns so long after its deadline was not late: this
+	// process did not run.
+	stalledAfter = 200 * time.Millisecond
+)
+
+// witness is what the SQL port says when REST does not vouch for a server.
+type witness uint8
+
+const (
+	notAsked witness = iota // or this machine could not ask
+	sqlAlive                // accepted a connect: PostgreSQL lives
+	sqlDead                 // refused it or said nothing
+)
+
+// pace says when a server is asked next, how long it may take, and which
+// answers count. It knows no sockets and no clock.
+type pace struct {
+	inter, fast, down, timeout time.Duration
+	witnessed                  bool // two ports speak for the server
+	counter                    *Counter
+
+	asked   bool
+	ok      bool          // the latest answer
+	dead    bool          // the latest probe found no sign of life on either port
+	counted time.Time     // when the latest failure counted; zero = none since the last success
+	blamed  Class         // what that failure was
+	usual   time.Duration // what an answer takes here; 0 = none came yet
+}
+
+// unsettled reports whether the latest answer speaks against the server's state.
+func (p *pace) unsettled() bool { return p.asked && p.ok != p.counter.Up() }
+
+// next returns the time from the end of the latest probe to the start of the
+// next one.
+func (p *pace) next(transition bool) time.Duration {
+	up := p.counter.Up()
+	switch {
+	case !up && p.ok:
+		return min(p.fast, risingInter)
+	case transition || p.unsettled():
+		return p.fast
+	case !up:
+		return p.down
+	}
+	return p.inter
+}
+
+// limit returns how long the next probe may take, and whether that is less
+// than timeout_check. Where answers are slow as a rule, no limit is so short
+// that it would always fail: a busy or far-off server stays usable.
+func (p *pace) limit(transition bool) (limit time.Duration, cut bool) {
+	limit = p.timeout
+	switch {
+	case p.dead:
+		limit = p.patience(deadLimit)
+	case transition || p.unsettled():
+		limit = p.patience(transitionLimit)
+	}
+	return limit, limit < p.timeout
+}
+
+func (p *pace) patience(least time.Duration) time.Duration {
+	return min(p.timeout, max(least, 2*p.usual))
+}
+
+// witnessLimit is the limit of a connect to the SQL port.
+func (p *pace) witnessLimit() time.Duration {
+	return max(witnessLimit, p.patience(witnessLimit))
+}
+
+// note takes in the outcome of a probe that ended at now, under a limit that
+// was cut or not. It reports whether the server was marked UP or DOWN.
+func (p *pace) note(now time.Time, r Result, sql witness, cut bool) (changed bool) {
+	up := p.counter.Up()
+	p.asked, p.ok = true, r.OK()
+	p.dead = up && sql == sqlDead && noAnswer(r.Class)
+	switch {
+	case r.Class == Passed, r.Class == Status, r.Class == Protocol:
+		p.usual = r.Took
+	case r.Class == Timeout && cut && !p.dead:
+		p.usual = p.timeout // it may be slow: let the next probe find out
+	}
+	switch {
+	case r.Class == SocketError:
+		return false // a lack of our own counts for nobody and against nobody
+	case r.OK() || !up:
+		p.counted = time.Time{}
+	case !p.counted.IsZero() && now.Sub(p.counted) < p.gap(r.Class):
+		return false
+	default:
+		p.counted, p.blamed = now, r.Class
+	}
+	return p.counter.Add(r.OK())
+}
+
+// gap is the least time between two failures that count, while the server is
+// UP. No rival, no haste: as long as one of two witnesses has not been found
+// dead, sessions may well be alive, and fall keeps HAProxy's pace.
+func (p *pace) gap(class Class) time.Duration {
+	switch {
+	case p.witnessed && !p.dead:
+		return p.inter
+	case class == Unreachable && p.blamed == Unreachable:
+		return min(p.inter, unreachableGap)
+	}
+	return 0
+}
+
+// noAnswer reports whether REST said nothing at all. A refused connect is the
+// kernel's word, not the server's.
+func noAnswer(c Class) bool { return c == Refused || c == Timeout || c == Unreachable }
+
+// maxSilence bounds the time from one report to the next. The second probe is
+// for one that is thrown away because the process did not run.
+func (p *pace) maxSilence(transition bool) time.Duration {
+	const slack = time.Second // for a loaded machine
+	longest := p.timeout
+	if p.witnessed {
+		longest += max(p.timeout, witnessLimit)
+	}
+	wait := max(p.inter, p.down)
+	if transition {
+		wait = p.fast
+	}
+	return wait + 2*longest + slack
+}
