@@ -55,7 +55,7 @@ func buildProbers(cfg *config.Config) (map[place]healthcheck.Prober, error) {
 		}
 		for j := range bk.Servers {
 			s := &bk.Servers[j]
-			p, err := healthcheck.NewProber(bk, s)
+			p, err := healthcheck.NewProber(bk, s, s.Address.Host)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("backend '%s': %w", bk.Name, err))
 				break // the same files for all of its servers

@@ -160,12 +160,10 @@ func (b *Balancer) stop(ticks <-chan time.Time) {
 	if n := b.current(); grace > 0 && n > 0 {
 		b.log.Info("stopping: sessions may end by themselves", "sessions", n, "grace", grace)
 	}
-	end := time.NewTimer(grace)
-	defer end.Stop()
-	over := make(chan struct{})
-	go func() { <-end.C; close(over) }()
-	for deadline := time.Now().Add(grace); time.Now().Before(deadline) && b.current() > 0; {
-		b.step(over, ticks)
+	over, cancel := context.WithTimeout(b.ctx, grace)
+	defer cancel()
+	for over.Err() == nil && b.current() > 0 {
+		b.step(over.Done(), ticks)
 	}
 	b.engine.KillAll(relay.Killed)
 }

@@ -34,7 +34,7 @@ func (b *Balancer) logHealth(s *server, was healthcheck.Report, first bool, ende
 	case was.Up:
 		b.log.Warn(fmt.Sprintf("Server %s is DOWN, reason: %s. %d active and %d backup servers left. %d sessions ended, %d remaining in queue.",
 			who, describe(now), active, backup, ended, s.backend.waiting.queued.Load()))
-	default:
+	case !now.OK():
 		b.log.Info(fmt.Sprintf("Server %s starts DOWN, reason: %s.", who, describe(now)))
 	}
 }

@@ -76,8 +76,8 @@ func TestSourceKeepsAClientOnItsServer(t *testing.T) {
 	b := balancerWith(r)
 	seen := map[int32]int{}
 	for i := range 300 {
-		first, _ := b.Route(newcomer(fmt.Sprintf("10.1.%d.7:1", i)))
-		again, _ := b.Route(newcomer(fmt.Sprintf("10.1.%d.7:2", i)))
+		first, _ := b.Route(newcomer(fmt.Sprintf("10.1.%d.%d:1", i/200, i%200)))
+		again, _ := b.Route(newcomer(fmt.Sprintf("10.1.%d.%d:2", i/200, i%200)))
 		if first != again {
 			t.Fatalf("client %d: %v, then %v", i, first, again)
 		}

@@ -36,7 +36,7 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	w := h.out
 	if r.Level >= slog.LevelWarn {
 		w = h.err
-		text = strings.ToLower(r.Level.String()) + ": " + text
+		text = severity(r.Level) + ": " + text
 	}
 	var lines []byte
 	for line := range strings.SplitSeq(text, "\n") {
@@ -49,6 +49,14 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	defer h.mu.Unlock()
 	_, err := w.Write(lines)
 	return err
+}
+
+// severity is syslog's word for a level.
+func severity(l slog.Level) string {
+	if l >= slog.LevelError {
+		return "error"
+	}
+	return "warning"
 }
 
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -129,7 +129,8 @@ func printBackend(t io.Writer, s *balancer.Snapshot, b *balancer.BackendStatus) 
 		fmt.Fprintf(t, "%s %s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\n", mark, srv.Name, srv.Address, srv.State, age(s.Taken, srv.Since), role, timeline, srv.Current, srv.Total)
 	}
 	for _, srv := range b.Servers {
-		if !srv.Up && srv.Result != "" {
+		// A replica that says so is as it should be.
+		if !srv.Up && srv.Result != "" && srv.Role == "" {
 			fmt.Fprintf(t, "  %s: %s\n", srv.Name, srv.Result)
 		}
 	}
