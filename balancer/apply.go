@@ -155,8 +155,12 @@ func (b *Balancer) commit(cfg config.Config, listeners []*listener, probers map[
 		b.backends = append(b.backends, bk)
 		b.reshape(bk, cfg.Backends[i], probers, now)
 	}
-	b.commitFrontends(listeners)
+	moved := b.commitFrontends(listeners)
 	b.publish()
+	// A loop that is given a listener asks for routes at once.
+	for _, l := range moved {
+		b.engine.Assign(l.id, l.frontend)
+	}
 	for _, l := range oldListeners {
 		if !slices.Contains(listeners, l) {
 			b.engine.Unlisten(l.id)
@@ -195,8 +199,9 @@ func (b *Balancer) addBackend(name string) *backend {
 	return bk
 }
 
-// commitFrontends gives each listener its frontend, and each frontend its backend.
-func (b *Balancer) commitFrontends(listeners []*listener) {
+// commitFrontends gives each listener its frontend, and each frontend its
+// backend. It returns the listeners that the loops have yet to be told of.
+func (b *Balancer) commitFrontends(listeners []*listener) (moved []*listener) {
 	old := b.frontends
 	b.frontends, b.listeners = nil, listeners
 	at := 0
@@ -221,11 +226,12 @@ func (b *Balancer) commitFrontends(listeners []*listener) {
 		for range cfg.Binds {
 			if l := listeners[at]; l.frontend != f.id {
 				l.frontend = f.id
-				b.engine.Assign(l.id, f.id)
+				moved = append(moved, l)
 			}
 			at++
 		}
 	}
+	return moved
 }
 
 // reshape gives a backend its new settings and servers.
