@@ -61,7 +61,6 @@ type Balancer struct {
 	frontends  []*frontend // in the configuration's order
 	backends   []*backend
 	servers    map[int32]*server // of the backends, by number
-	retired    []reign           // unfenced reigns of backends that are gone
 	next       routes            // the tables that only grow; the rest is made by publish
 	lastEpoch  relay.Epoch
 	generation uint32 // of the last monitor that was started
@@ -145,8 +144,9 @@ func (b *Balancer) do(f func()) bool {
 	}
 }
 
-// stop ends the service. Checks go on while sessions have their grace: a
-// deposed leader's sessions must end even now.
+// stop ends the service but for the sessions that are left after their grace:
+// those end with the engine. Checks go on meanwhile, because a deposed leader's
+// sessions must end even now.
 func (b *Balancer) stop(ticks <-chan time.Time) {
 	for _, l := range b.listeners {
 		b.engine.Unlisten(l.id)
@@ -165,7 +165,6 @@ func (b *Balancer) stop(ticks <-chan time.Time) {
 	for over.Err() == nil && b.current() > 0 {
 		b.step(over.Done(), ticks)
 	}
-	b.engine.KillAll(relay.Killed)
 }
 
 // current counts the sessions that have a server.

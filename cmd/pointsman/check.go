@@ -23,7 +23,7 @@ func checkCommand(e env) *cli.Command {
 			for _, b := range cfg.Backends {
 				servers += len(b.Servers)
 			}
-			fmt.Fprintf(e.stdout, "%s is valid: %d frontends, %d backends, %d servers\n", file, len(cfg.Frontends), len(cfg.Backends), servers)
+			fmt.Fprintf(e.stdout, "%s is valid; frontends: %d, backends: %d, servers: %d\n", file, len(cfg.Frontends), len(cfg.Backends), servers)
 			if !cfg.Global.Enabled {
 				fmt.Fprintln(e.stdout, "`option enabled '0'`: the service does not start")
 			}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"pointsman/openwrt/uci"
 )
 
 // version is set by the linker.
@@ -54,9 +56,12 @@ func pointsman(ctx context.Context, e env, args []string) int {
 		ExitErrHandler: func(*cli.Context, error) {},
 	}
 	err := app.RunContext(ctx, args)
+	var inFile uci.Errors
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &inFile):
+		fmt.Fprintln(e.stderr, err) // each line begins with file:line already
 	case !errors.Is(err, errSilent):
 		fmt.Fprintln(e.stderr, "pointsman:", err)
 	}
