@@ -124,7 +124,7 @@ func (k *checker) servers(servers []Server) {
 		b.Servers = append(b.Servers, s)
 	}
 	for i := range k.c.Backends {
-		if b := &k.c.Backends[i]; len(b.Servers) == 0 && k.backend[b.Name] == b {
+		if b := &k.c.Backends[i]; len(b.Servers) == 0 && b.Name != "" && k.backend[b.Name] == b {
 			k.add("backend", i, "", "", "no server names this backend; at least one `config server` with `option backend '%s'` is needed", b.Name)
 		}
 	}
@@ -204,9 +204,9 @@ const mostCandidates = 100
 
 // Nearest returns the candidate that given most likely is a slip of, or "".
 func Nearest(given string, candidates []string) string {
-	// 0.7 and 4 are Winkler's own boost threshold and prefix length; 0.85 lets
-	// two slips in a word of eight letters pass, and hardly a different word.
-	best, bestLikeness := "", 0.85
+	// 0.7 and 4 are Winkler's own boost threshold and prefix length; 0.865 lets
+	// one wrong letter of four pass, if it is not among the first two.
+	best, bestLikeness := "", 0.865
 	if len(candidates) > mostCandidates {
 		return ""
 	}

@@ -119,6 +119,8 @@ func parseDuration(text string) (time.Duration, error) {
 // short writes a duration without the zero parts that time.Duration adds.
 func short(d time.Duration) string {
 	switch {
+	case d == 0:
+		return "0"
 	case d >= day && d%day == 0:
 		return strconv.Itoa(int(d/day)) + "d"
 	case d >= hour && d%hour == 0:

@@ -60,12 +60,9 @@ func Decode(name string, text []byte) (config.Config, error) {
 	}
 	errors.As(err, &d.errors)
 	for i := range file.Sections {
-		if len(d.errors) >= maxErrors {
-			break
-		}
 		d.section(&file.Sections[i])
 	}
-	if d.readable && len(d.errors) < maxErrors {
+	if d.readable && !d.enough() {
 		d.whole()
 	}
 	if len(d.errors) > 0 {
@@ -89,6 +86,10 @@ type optionOf struct {
 	option  string
 }
 
+// enough reports whether further errors would not be shown. It spares the time
+// that suggestions take, which would add up.
+func (d *decoder) enough() bool { return len(d.errors) > maxErrors }
+
 func (d *decoder) sorted() Errors {
 	slices.SortStableFunc(d.errors, func(a, b Error) int { return cmp.Compare(a.Line, b.Line) })
 	if len(d.errors) > maxErrors {
@@ -98,6 +99,9 @@ func (d *decoder) sorted() Errors {
 }
 
 func (d *decoder) section(s *Section) {
+	if d.enough() {
+		return
+	}
 	switch s.Type {
 	case "global":
 		if first := d.sections["global"]; len(first) > 0 {
@@ -133,6 +137,8 @@ func (d *decoder) options(s *Section, dst any) {
 		o := &s.Options[i]
 		key := ref.Key(o.Name)
 		switch {
+		case d.enough():
+			return
 		case key == nil:
 			d.fail(s, o.Name, o.Values[0], "unknown; %s", whereKnown(ref, o.Name))
 		case o.List && !key.List:
@@ -223,6 +229,9 @@ func (d *decoder) whole() {
 }
 
 func (d *decoder) fail(s *Section, option string, v Value, format string, args ...any) {
+	if d.enough() {
+		return
+	}
 	d.errors = append(d.errors, Error{
 		File: d.file, Line: v.Line, Section: s.label(), Option: option, Value: v.Text, Text: fmt.Sprintf(format, args...),
 	})

@@ -9,7 +9,8 @@ import (
 // a thousand servers has a fifth of it.
 const MaxSize = 1 << 20
 
-// Parse reads a UCI package exactly as libuci does; name is only for messages.
+// Parse reads a UCI package as libuci does (see set for the one difference);
+// name is only for messages.
 // Where libuci stops at the first error, Parse goes on with the next line: the
 // error is an Errors, and the File holds what could be read.
 //
@@ -227,7 +228,9 @@ func (p *parser) endCommand() *syntaxError {
 }
 
 // set stores a value: `option` replaces what there was, in its place, and
-// `list` adds to it. An option that is set to nothing is as if never given.
+// `list` adds to it. An option that is set to nothing is as if never given;
+// libuci says so too, and does so where a file names the option once, but
+// within a file it leaves an earlier value standing.
 func (p *parser) set(name string, v Value, list bool) {
 	section := &p.file.Sections[p.current]
 	key := optionKey{p.current, name}
