@@ -50,6 +50,7 @@ func (c *Cluster) newNode(name string, state State) (*Node, error) {
 }
 
 func (n *Node) close() {
+	n.Set(func(s *State) { s.SQL, s.REST = Closed, Closed })
 	n.sql.release()
 	n.rest.release()
 }

@@ -236,6 +236,10 @@ func TestPortModes(t *testing.T) {
 
 	n.Crash()
 	waitFor(t, "the session ends", s.dead)
+	// A statement that was read just before finds PostgreSQL gone.
+	if answer, mode := n.execute("WRITE late"); answer != "" || mode != Closed {
+		t.Errorf("a late statement: %q, mode %d", answer, mode)
+	}
 	if _, err := Ask(t.Context(), n.SQLAddr.String(), "WHO"); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("connect to a closed port: %v", err)
 	}
