@@ -1,0 +1,312 @@
+package relay
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxLoops = 4
+	// littleMemory is where buffers are made smaller: below it are routers.
+	littleMemory = 256 << 20
+)
+
+// Options are what an Engine needs.
+type Options struct {
+	Loops    int // event loops; 0 = one per core, at most 4
+	Director Director
+	Log      *slog.Logger
+	Silence  time.Duration // a peer that leaves data unacknowledged for so long is gone; 0 = 15 s
+
+	tune *tuning // nil = chosen by the machine's memory
+}
+
+// tuning holds the sizes that tests change.
+type tuning struct {
+	scratch  int // bytes that one read may bring
+	turn     int // bytes that a direction may move in one turn
+	pipeSize int
+	pipes    int           // open at once per loop
+	finDelay time.Duration // 0 = a FIN is passed on at once
+	sndbuf   int           // SO_SNDBUF of both sides; 0 = the kernel's
+	flip     int           // change the mode of a direction every so many operations; 0 = by the rule
+	flips    *atomic.Int64
+}
+
+func machineTuning() *tuning {
+	t := &tuning{scratch: 64 << 10, turn: turnBytes, pipeSize: 256 << 10, pipes: maxPipes, finDelay: finDelay}
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil && uint64(info.Totalram)*uint64(info.Unit) <= littleMemory {
+		t.scratch, t.pipeSize, t.pipes = 16<<10, 64<<10, maxPipes/4
+	}
+	return t
+}
+
+// flipMode changes the mode of an empty direction at random moments, in tests.
+func (t *tuning) flipMode(d *side) {
+	if t.flip > 0 && t.flips.Add(1)%int64(t.flip) == 0 {
+		d.mode = bySplice - d.mode
+	}
+}
+
+func (l *loop) tuneSocket(fd int32) {
+	if l.tune.sndbuf > 0 {
+		setsockopt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, l.tune.sndbuf)
+	}
+}
+
+// Engine runs the loops. Its methods may be called from any goroutine, from
+// the Director's methods too, except where they wait for the loops: Unlisten,
+// Close, and the functions that Fence and the Kill methods return.
+type Engine struct {
+	director  Director
+	log       *slog.Logger
+	started   time.Time
+	silence   time.Duration
+	tune      tuning
+	loopCount int
+	loops     []*loop
+	running   sync.WaitGroup
+
+	mu            sync.Mutex // guards what follows, and the tables' growth
+	homes         map[ListenerID]*loop
+	lastListener  ListenerID
+	addrs         map[ListenerID]netip.AddrPort
+	frontendTable atomic.Pointer[[]*frontend]
+	backendTable  atomic.Pointer[[]BackendOptions]
+	serverTable   atomic.Pointer[[]*gauge]
+}
+
+// New starts the loops. They have nothing to do until Listen and Assign.
+func New(o Options) (*Engine, error) {
+	e := &Engine{
+		director: o.Director, log: o.Log, silence: o.Silence, loopCount: o.Loops,
+		// Never 0 in the loops' clocks, as there 0 means not yet.
+		started: time.Now().Add(-time.Second),
+		homes:   map[ListenerID]*loop{}, addrs: map[ListenerID]netip.AddrPort{},
+	}
+	if e.loopCount <= 0 {
+		e.loopCount = min(runtime.NumCPU(), maxLoops)
+	}
+	if e.silence <= 0 {
+		e.silence = defaultSilence
+	}
+	if o.tune == nil {
+		o.tune = machineTuning()
+	}
+	e.tune = *o.tune
+	e.frontendTable.Store(&[]*frontend{})
+	e.backendTable.Store(&[]BackendOptions{})
+	e.serverTable.Store(&[]*gauge{})
+	for i := range e.loopCount {
+		l, err := newLoop(e, i)
+		if err != nil {
+			for _, l := range e.loops {
+				l.close()
+			}
+			return nil, err
+		}
+		e.loops = append(e.loops, l)
+	}
+	for _, l := range e.loops {
+		e.running.Go(l.run)
+	}
+	return e, nil
+}
+
+// Close ends every session with cause Killed, and the loops. Nothing is left open.
+func (e *Engine) Close() error {
+	e.toAll(order{kind: orderStop})
+	e.running.Wait()
+	return nil
+}
+
+// SetFrontend sets a frontend's options, for its present clients too.
+func (e *Engine) SetFrontend(id int32, o FrontendOptions) {
+	e.frontend(id).options.Store(&o)
+	e.toAll(order{kind: orderOptions})
+}
+
+// SetBackend sets a backend's options, for its present sessions too.
+func (e *Engine) SetBackend(id int32, o BackendOptions) {
+	e.mu.Lock()
+	table := grown(*e.backendTable.Load(), id)
+	table[id] = o
+	e.backendTable.Store(&table)
+	e.mu.Unlock()
+	e.toAll(order{kind: orderOptions})
+}
+
+// Listen opens a listener on addr. With frontend -1 its clients wait in the
+// backlog until Assign. The error wraps the errno and names the address.
+func (e *Engine) Listen(frontend int32, addr netip.AddrPort) (ListenerID, error) {
+	fd, err := listenTCP(addr)
+	if err != nil {
+		return 0, fmt.Errorf("listening on %s: %w", addr, err)
+	}
+	at, err := localAddr(fd)
+	if err != nil {
+		closeFD(fd)
+		return 0, fmt.Errorf("listening on %s: %w", addr, err)
+	}
+	e.mu.Lock()
+	e.lastListener++
+	id := e.lastListener
+	home := e.loops[int(id)%len(e.loops)]
+	e.homes[id], e.addrs[id] = home, at
+	e.mu.Unlock()
+	ln := &listener{id: id, fd: fd, frontend: frontend, addr: at.String()}
+	if !home.mail.post(order{kind: orderListen, listener: ln}) {
+		closeFD(fd)
+	}
+	return id, nil
+}
+
+// Addr returns the address that a listener is bound to.
+func (e *Engine) Addr(id ListenerID) netip.AddrPort {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.addrs[id]
+}
+
+// Assign gives a listener's future clients to a frontend.
+func (e *Engine) Assign(id ListenerID, frontend int32) {
+	if l := e.home(id); l != nil {
+		l.mail.post(order{kind: orderAssign, id: id, frontend: frontend})
+	}
+}
+
+// Unlisten closes a listener, and waits for that. Who waits in its backlog is
+// accepted first. Sessions go on.
+func (e *Engine) Unlisten(id ListenerID) {
+	l := e.home(id)
+	if l == nil {
+		return
+	}
+	c := newCount(1)
+	if l.mail.post(order{kind: orderUnlisten, id: id, count: c}) {
+		c.wait()
+	}
+	e.mu.Lock()
+	delete(e.homes, id)
+	delete(e.addrs, id)
+	e.mu.Unlock()
+}
+
+func (e *Engine) home(id ListenerID) *loop {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.homes[id]
+}
+
+// Wake has Route asked again for all clients that wait for the backend; -1 is
+// every backend. It costs nearly nothing while nobody waits.
+func (e *Engine) Wake(backend int32) {
+	for _, l := range e.loops {
+		if l.wakeable.Load() > 0 {
+			l.mail.post(order{kind: orderWake, number: backend})
+		}
+	}
+}
+
+// Fence ends all sessions of an epoch: first the clients, then the servers.
+// Connects under way go back to Route, so the state that it reads must be
+// published before. wait blocks until all loops have obeyed, and returns how
+// many sessions ended.
+func (e *Engine) Fence(epoch Epoch, c Cause) (wait func() int) {
+	return e.count(order{kind: orderFence, epoch: epoch, cause: c})
+}
+
+// Recall takes back the connects to an epoch that are under way. They go back
+// to Route; established sessions stay.
+func (e *Engine) Recall(epoch Epoch) {
+	e.toAll(order{kind: orderRecall, epoch: epoch})
+}
+
+// KillFrontend ends all sessions of a frontend, waiting clients included. wait
+// returns how many of them had a server.
+func (e *Engine) KillFrontend(id int32, c Cause) (wait func() int) {
+	return e.count(order{kind: orderKill, frontend: id, cause: c})
+}
+
+// KillAll ends everything, as KillFrontend does.
+func (e *Engine) KillAll(c Cause) (wait func() int) {
+	return e.count(order{kind: orderKill, frontend: -1, cause: c})
+}
+
+func (e *Engine) count(o order) func() int {
+	o.count = newCount(len(e.loops))
+	for _, l := range e.loops {
+		if !l.mail.post(o) {
+			o.count.add(0)
+		}
+	}
+	return o.count.wait
+}
+
+func (e *Engine) toAll(o order) {
+	for _, l := range e.loops {
+		l.mail.post(o)
+	}
+}
+
+// toSome posts to the loops whose bits are set.
+func (e *Engine) toSome(loops uint32, o order) {
+	for i, l := range e.loops {
+		if loops&(1<<i) != 0 {
+			l.mail.post(o)
+		}
+	}
+}
+
+// frontend returns the frontend of that number, which from then on exists.
+func (e *Engine) frontend(id int32) *frontend {
+	if table := *e.frontendTable.Load(); int(id) < len(table) {
+		return table[id]
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	table := *e.frontendTable.Load()
+	for n := int32(len(table)); n <= id; n++ {
+		f := &frontend{id: n}
+		f.options.Store(&FrontendOptions{})
+		table = append(table[:n:n], f)
+	}
+	e.frontendTable.Store(&table)
+	return table[id]
+}
+
+// server returns the gauge of that server, which from then on exists.
+func (e *Engine) server(id int32) *gauge {
+	if table := *e.serverTable.Load(); int(id) < len(table) {
+		return table[id]
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	table := *e.serverTable.Load()
+	for n := int32(len(table)); n <= id; n++ {
+		table = append(table[:n:n], &gauge{})
+	}
+	e.serverTable.Store(&table)
+	return table[id]
+}
+
+// backend returns a backend's options; those of an unknown one are all unset.
+func (e *Engine) backend(id int32) *BackendOptions {
+	if table := *e.backendTable.Load(); id >= 0 && int(id) < len(table) {
+		return &table[id]
+	}
+	return &BackendOptions{}
+}
+
+// grown returns a copy of table in which id exists.
+func grown[T any](table []T, id int32) []T {
+	return append(make([]T, 0, max(len(table), int(id)+1)), table...)[:max(len(table), int(id)+1)]
+}

@@ -1,0 +1,455 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	// Go's poller opens its descriptors at the first use of net; they would
+	// look like a leak of the first test.
+	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		_ = l.Close()
+	}
+	os.Exit(m.Run())
+}
+
+// patience is how long a test waits for what must happen; none waits so long
+// unless it fails.
+const patience = 10 * time.Second
+
+// eventually waits until ok, and fails the test if that never comes.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("never came: %s", what)
+}
+
+func openFiles(t testing.TB) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			names = append(names, e.Name()+"="+target)
+		}
+	}
+	return names
+}
+
+// checkLeaks fails the test if it ends with more goroutines or descriptors
+// than it began with.
+func checkLeaks(t testing.TB) {
+	t.Helper()
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	t.Cleanup(func() {
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			g, f := runtime.NumGoroutine(), openFiles(t)
+			if g <= goroutines && len(f) <= len(files) {
+				return
+			}
+			if time.Now().After(end) {
+				stacks := make([]byte, 1<<20)
+				t.Errorf("leak: %d goroutines (were %d), %d descriptors (were %d)\n%s\n%s",
+					g, goroutines, len(f), len(files), strings.Join(f, " "), stacks[:runtime.Stack(stacks, true)])
+				return
+			}
+		}
+	})
+}
+
+// desk is the tests' Director. It keeps books of the places.
+type desk struct {
+	mu      sync.Mutex
+	route   func(Request) (Ticket, time.Duration)
+	places  [Slotted + 1]int
+	asked   int
+	events  []Event
+	records []Record
+	fault   error
+}
+
+func (d *desk) Route(q Request) (Ticket, time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked++
+	t, limit := d.route(q)
+	d.move(q.Have.Place, t.Place)
+	return t, limit
+}
+
+func (d *desk) move(from, to Place) {
+	if from != Nowhere {
+		d.places[from]--
+		if d.places[from] < 0 {
+			d.fault = fmt.Errorf("place %d was given back twice", from)
+		}
+	}
+	if to != Nowhere {
+		d.places[to]++
+	}
+}
+
+func (d *desk) Release(t Ticket) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if t.Place == Nowhere {
+		d.fault = errors.New("Release of no place")
+	}
+	d.move(t.Place, Nowhere)
+}
+
+func (d *desk) Observe(e Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.events = append(d.events, e)
+}
+
+func (d *desk) Ended(r *Record) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.records = append(d.records, *r)
+}
+
+func (d *desk) setRoute(route func(Request) (Ticket, time.Duration)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.route = route
+}
+
+func (d *desk) count(p Place) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.places[p]
+}
+
+func (d *desk) saw(kind EventKind) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range d.events {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// ended waits for n records and returns them.
+func (d *desk) ended(t testing.TB, n int) []Record {
+	t.Helper()
+	var got []Record
+	eventually(t, fmt.Sprintf("%d ended sessions", n), func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		got = append(got[:0], d.records...)
+		return len(got) >= n
+	})
+	if len(got) > n {
+		t.Fatalf("%d sessions ended, want %d: %+v", len(got), n, got)
+	}
+	return got
+}
+
+// to sends every client to one server.
+func to(server net.Listener, number int32, epoch Epoch) func(Request) (Ticket, time.Duration) {
+	return toAddr(addrOf(server), number, epoch)
+}
+
+func toAddr(addr netip.AddrPort, number int32, epoch Epoch) func(Request) (Ticket, time.Duration) {
+	return func(Request) (Ticket, time.Duration) {
+		return Ticket{Place: Slotted, Target: Target{Addr: addr, Server: number, Epoch: epoch}}, 0
+	}
+}
+
+// hold lets every client wait.
+func hold(limit time.Duration) func(Request) (Ticket, time.Duration) {
+	return func(Request) (Ticket, time.Duration) { return Ticket{Place: Held}, limit }
+}
+
+func addrOf(l net.Listener) netip.AddrPort {
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+// rig is an engine with one frontend (0), one backend (0), and a desk.
+type rig struct {
+	*Engine
+	t        testing.TB
+	desk     *desk
+	log      *logBuffer
+	listener ListenerID
+	addr     string
+}
+
+type setup struct {
+	Options
+	frontend FrontendOptions
+	backend  BackendOptions
+	listen   string
+}
+
+// newRig starts an engine that is ended, with all that it has, by the test's
+// end, and then must have left nothing behind.
+func newRig(t testing.TB, change ...func(*setup)) *rig {
+	t.Helper()
+	checkLeaks(t)
+	s := setup{
+		frontend: FrontendOptions{LogSessions: true},
+		backend:  BackendOptions{TimeoutConnect: 3 * time.Second, Retry: 20 * time.Millisecond},
+		listen:   "127.0.0.1:0",
+	}
+	s.tune = machineTuning()
+	for _, c := range change {
+		c(&s)
+	}
+	r := &rig{t: t, desk: &desk{route: hold(time.Minute)}, log: &logBuffer{}}
+	s.Director, s.Log = r.desk, slog.New(slog.NewTextHandler(r.log, nil))
+	var err error
+	if r.Engine, err = New(s.Options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.end)
+	r.SetFrontend(0, s.frontend)
+	r.SetBackend(0, s.backend)
+	if r.listener, err = r.Listen(0, netip.MustParseAddrPort(s.listen)); err != nil {
+		t.Fatal(err)
+	}
+	r.addr = r.Addr(r.listener).String()
+	return r
+}
+
+func (r *rig) end() {
+	if err := r.Close(); err != nil {
+		r.t.Error(err)
+	}
+	r.desk.mu.Lock()
+	defer r.desk.mu.Unlock()
+	if r.desk.fault != nil {
+		r.t.Error(r.desk.fault)
+	}
+	if r.desk.places != [Slotted + 1]int{} {
+		r.t.Errorf("places that were never given back: %v", r.desk.places)
+	}
+	for i, load := range r.Loads() {
+		if load != (Load{}) {
+			r.t.Errorf("loop %d ended with %+v", i, load)
+		}
+	}
+	frontends, servers := r.Counters()
+	if frontends[0].Current != 0 || servers[0].Current != 0 {
+		r.t.Errorf("after the end there are %d clients, %d sessions", frontends[0].Current, servers[0].Current)
+	}
+}
+
+// dial connects a client.
+func (r *rig) dial() *net.TCPConn { return dial(r.t, r.addr) }
+
+func dial(t testing.TB, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(3 * patience))
+	return c.(*net.TCPConn)
+}
+
+// serve runs handle for each connection, until the test ends.
+func serve(t testing.TB, handle func(*net.TCPConn)) net.Listener {
+	return serveOn(t, "127.0.0.1:0", handle)
+}
+
+func serveOn(t testing.TB, addr string, handle func(*net.TCPConn)) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var open []net.Conn
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.SetDeadline(time.Now().Add(3 * patience))
+			mu.Lock()
+			open = append(open, c)
+			mu.Unlock()
+			wg.Go(func() {
+				defer c.Close()
+				handle(c.(*net.TCPConn))
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		mu.Lock()
+		for _, c := range open {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	return l
+}
+
+// accepted serves by handing the connections to the test.
+func accepted(t testing.TB) (net.Listener, <-chan *net.TCPConn) {
+	conns := make(chan *net.TCPConn, 1024)
+	done := make(chan struct{})
+	l := serve(t, func(c *net.TCPConn) {
+		conns <- c
+		<-done
+	})
+	t.Cleanup(func() { close(done) }) // runs before serve's
+	return l, conns
+}
+
+// await receives what must come.
+func await[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("never came: %s", what)
+		panic("unreachable")
+	}
+}
+
+// echo sends back what it reads, and then the end.
+func echo(c *net.TCPConn) {
+	_, _ = io.Copy(struct{ io.Writer }{c}, c)
+	_ = c.CloseWrite()
+}
+
+// ping sends text and wants it back.
+func ping(t testing.TB, c net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	wantText(t, c, text)
+}
+
+func wantText(t testing.TB, c net.Conn, text string) {
+	t.Helper()
+	got := make([]byte, len(text))
+	if n, err := io.ReadFull(c, got); err != nil || string(got) != text {
+		t.Fatalf("read %q (%v), want %q", got[:n], err, text)
+	}
+}
+
+// wantEnd wants the end of the stream now: EOF or, with rst, a reset.
+func wantEnd(t testing.TB, c net.Conn, rst bool) {
+	t.Helper()
+	n, err := io.Copy(io.Discard, c)
+	if n != 0 {
+		t.Fatalf("read %d bytes before the end", n)
+	}
+	if rst && !errors.Is(err, syscall.ECONNRESET) || !rst && err != nil {
+		t.Fatalf("the stream ended with %v; reset wanted: %v", err, rst)
+	}
+}
+
+// noise is what streams are made of. Its length is prime, so a shift by any
+// buffer's size shows.
+var noise = func() []byte {
+	b := make([]byte, 65521)
+	r := rand.NewChaCha8([32]byte{1})
+	_, _ = r.Read(b)
+	return b
+}()
+
+// source is an endless stream of bytes, different for each seed.
+type source struct{ at int }
+
+func newSource(seed uint64) *source { return &source{int(seed % uint64(len(noise)))} }
+
+// next returns up to n bytes of the stream.
+func (s *source) next(n int) []byte {
+	b := noise[s.at:min(len(noise), s.at+n)]
+	s.at = (s.at + len(b)) % len(noise)
+	return b
+}
+
+func (s *source) Read(b []byte) (int, error) { return copy(b, s.next(len(b))), nil }
+
+// sink checks that what is written to it is the stream of a source.
+type sink struct {
+	source
+	n int64
+}
+
+func newSink(seed uint64) *sink { return &sink{source: *newSource(seed)} }
+
+func (s *sink) Write(b []byte) (n int, err error) {
+	for n < len(b) {
+		want := s.next(len(b) - n)
+		if !bytes.Equal(want, b[n:n+len(want)]) {
+			return n, fmt.Errorf("wrong byte near offset %d", s.n)
+		}
+		n += len(want)
+		s.n += int64(len(want))
+	}
+	return n, nil
+}
+
+// sendStream writes n bytes of a source.
+func sendStream(c io.Writer, seed uint64, n int64) error {
+	_, err := io.Copy(struct{ io.Writer }{c}, io.LimitReader(newSource(seed), n))
+	return err
+}
+
+// wantStream reads n bytes of a source and then EOF.
+func wantStream(c io.Reader, seed uint64, n int64) error {
+	s := newSink(seed)
+	if _, err := io.Copy(s, struct{ io.Reader }{c}); err != nil {
+		return fmt.Errorf("after %d of %d bytes: %w", s.n, n, err)
+	}
+	if s.n != n {
+		return fmt.Errorf("got %d bytes, want %d", s.n, n)
+	}
+	return nil
+}
+
+// logBuffer keeps what was logged.
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
