@@ -21,14 +21,14 @@ func main() {
 	version := flag.String("version", "", "version of the program, as 1.2.3")
 	out := flag.String("out", "dist", "directory for the packages")
 	flag.Parse()
-	if err := run(*version, *out, os.Stdout); err != nil {
+	if err := run(targets, *version, *out, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "mkpackage:", err)
 		os.Exit(1)
 	}
 }
 
-// run builds the packages of all targets and prints their sizes.
-func run(version, out string, stdout io.Writer) error {
+// run builds a package for each target and prints their sizes.
+func run(targets []target, version, out string, stdout io.Writer) error {
 	if version == "" {
 		return fmt.Errorf("-version is needed")
 	}
