@@ -128,6 +128,7 @@ func TestEndToEnd(t *testing.T) {
 		{"etcd", (*world).etcdStopped},
 		{"crash", (*world).crash},
 		{"vanish", (*world).vanish},
+		{"leaks", (*world).leaks},
 	}
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
@@ -137,6 +138,7 @@ func TestEndToEnd(t *testing.T) {
 			s.run(w, limited, t)
 		})
 	}
+	w.report.Seconds = time.Since(w.report.Started).Seconds()
 	if len(w.report.Rows) > 0 {
 		if err := w.report.write(); err != nil {
 			t.Error(err)
@@ -159,8 +161,10 @@ func newWorld(ctx context.Context, t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range sweep() {
-		t.Logf("removed %s, left by a run that died", name)
+	swept, err := sweep()
+	must(err)
+	if len(swept) > 0 {
+		t.Logf("removed what a run that died has left: %s", strings.Join(swept, " "))
 	}
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d", namePrefix, os.Getpid()))
 	must(os.Mkdir(dir, 0o755))
@@ -173,7 +177,6 @@ func newWorld(ctx context.Context, t *testing.T) *world {
 		}
 	})
 	w := &world{report: &report{Started: time.Now()}}
-	var err error
 	w.net, err = newNetwork(addresses)
 	must(err)
 	t.Cleanup(func() {
@@ -217,6 +220,10 @@ func newWorld(ctx context.Context, t *testing.T) *world {
 	_, err = w.cluster.query(leader,
 		"CREATE TABLE writes (writer text, seq bigint, at timestamptz DEFAULT clock_timestamp(), PRIMARY KEY (writer, seq))")
 	must(err)
+	for _, p := range w.proxies {
+		p.atStart, err = p.descriptors()
+		must(err)
+	}
 	t.Logf("the cluster runs, after %.1f s", time.Since(w.report.Started).Seconds())
 	return w
 }

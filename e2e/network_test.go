@@ -153,15 +153,11 @@ func (n *network) close() error {
 	if n.links != nil {
 		n.links.Close()
 	}
-	var errs []error
-	for _, name := range n.names {
-		errs = append(errs, removeNamespace(name))
-	}
 	n.middle.Close()
 	for _, h := range n.hosts {
 		h.ns.Close()
 	}
-	return errors.Join(errs...)
+	return removeNamespaces(n.names)
 }
 
 // dial connects from the host h.
@@ -180,14 +176,16 @@ func (h *host) pids() []int {
 	if unix.Fstat(int(h.ns), &st) != nil {
 		return nil
 	}
-	return pidsIn(st)
+	return pidsIn(map[uint64]bool{st.Ino: true})
 }
 
-func pidsIn(ns unix.Stat_t) (pids []int) {
+// pidsIn are the processes in any of the namespaces, by their inodes: they are
+// all on the one file system that the kernel has for namespaces.
+func pidsIn(namespaces map[uint64]bool) (pids []int) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
 		var st unix.Stat_t
-		if unix.Stat(dir+"/ns/net", &st) == nil && st.Ino == ns.Ino && st.Dev == ns.Dev {
+		if unix.Stat(dir+"/ns/net", &st) == nil && namespaces[st.Ino] {
 			pid, _ := strconv.Atoi(filepath.Base(dir))
 			pids = append(pids, pid)
 		}
@@ -195,22 +193,19 @@ func pidsIn(ns unix.Stat_t) (pids []int) {
 	return pids
 }
 
-// removeNamespace ends what runs in a namespace of ours, and removes it.
-func removeNamespace(name string) error {
-	var st unix.Stat_t
-	path := filepath.Join("/run/netns", name)
-	if err := unix.Stat(path, &st); err != nil {
-		return fmt.Errorf("finding namespace %s: %w", name, err)
-	}
-	var own unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/net", &own); err != nil {
-		return fmt.Errorf("finding our own namespace: %w", err)
-	}
-	if st.Dev != own.Dev { // never mounted: the run died in between
-		return os.Remove(path)
+// removeNamespaces ends what runs in namespaces of ours, and removes them.
+func removeNamespaces(names []string) error {
+	var errs []error
+	mounted := map[uint64]bool{} // by inode
+	for _, name := range names {
+		ns, ok, err := mountedAt(name)
+		errs = append(errs, err)
+		if ok {
+			mounted[ns.Ino] = true
+		}
 	}
 	for range 100 { // a process may fork while we look; 5 s are plenty for SIGKILL
-		pids := pidsIn(st)
+		pids := pidsIn(mounted)
 		if len(pids) == 0 {
 			break
 		}
@@ -219,32 +214,50 @@ func removeNamespace(name string) error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	if err := netns.DeleteNamed(name); err != nil {
-		return fmt.Errorf("removing namespace %s: %w", name, err)
+	for _, name := range names {
+		_, ok, err := mountedAt(name)
+		switch {
+		case err != nil:
+		case ok:
+			err = netns.DeleteNamed(name)
+		default: // never mounted: the run died in between
+			err = os.Remove("/run/netns/" + name)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("removing namespace %s: %w", name, err))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// mountedAt returns the namespace that is mounted under a name, if one is.
+func mountedAt(name string) (ns unix.Stat_t, ok bool, err error) {
+	var own unix.Stat_t
+	err = errors.Join(unix.Stat("/run/netns/"+name, &ns), unix.Stat("/proc/self/ns/net", &own))
+	return ns, err == nil && ns.Dev == own.Dev && ns.Ino != own.Ino, err
 }
 
 // sweep removes what runs that died have left behind, and returns its names.
-func sweep() (swept []string) {
-	entries, _ := filepath.Glob("/run/netns/" + namePrefix + "*")
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), namePrefix+"*"))
-	for _, path := range append(entries, dirs...) {
-		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), namePrefix), "-")
-		exe, err := os.Readlink("/proc/" + owner + "/exe")
-		if err == nil && strings.Contains(exe, "e2e.test") {
-			continue
+func sweep() (swept []string, err error) {
+	left := func(pattern string) (names []string) {
+		paths, _ := filepath.Glob(pattern)
+		for _, path := range paths {
+			name := filepath.Base(path)
+			owner, _, _ := strings.Cut(strings.TrimPrefix(name, namePrefix), "-")
+			exe, err := os.Readlink("/proc/" + owner + "/exe")
+			if err != nil || !strings.Contains(exe, "e2e.test") {
+				names = append(names, name)
+			}
 		}
-		if strings.HasPrefix(path, "/run/netns/") {
-			err = removeNamespace(filepath.Base(path))
-		} else {
-			err = os.RemoveAll(path)
-		}
-		if err == nil {
-			swept = append(swept, filepath.Base(path))
-		}
+		return names
 	}
-	return swept
+	namespaces := left("/run/netns/" + namePrefix + "*")
+	errs := []error{removeNamespaces(namespaces)}
+	dirs := left(filepath.Join(os.TempDir(), namePrefix+"*"))
+	for _, dir := range dirs {
+		errs = append(errs, os.RemoveAll(filepath.Join(os.TempDir(), dir)))
+	}
+	return append(namespaces, dirs...), errors.Join(errs...)
 }
 
 // onOwnThread runs f on a thread that is thrown away afterwards, because f

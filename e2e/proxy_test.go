@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -25,10 +27,13 @@ type way struct {
 // proxy is a proxy under test. Each has a host, so an address, of its own: the
 // source of a packet tells whose it is.
 type proxy struct {
-	name  string
-	host  *host
-	args  []string
-	proc  *process
+	name string
+	host *host
+	args []string
+	proc *process
+
+	atStart int // descriptors that were open before any client came
+
 	mu    sync.Mutex
 	lines []logLine
 }
@@ -62,6 +67,21 @@ func (p *proxy) stop() error {
 		p.proc.kill()
 		return fmt.Errorf("%s did not end within 5 s of SIGTERM", p.name)
 	}
+}
+
+// descriptors is how many it has open while no probe is under way: the least
+// that is seen within a second.
+func (p *proxy) descriptors() (int, error) {
+	least := 1 << 30
+	for range 20 {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.proc.cmd.Process.Pid))
+		if err != nil {
+			return 0, err
+		}
+		least = min(least, len(entries))
+		time.Sleep(50 * time.Millisecond)
+	}
+	return least, nil
 }
 
 // log is what it has written between two moments.
@@ -156,4 +176,44 @@ func newPointsman(ctx context.Context, h *host, dir string) (*proxy, error) {
 		return nil, err
 	}
 	return &proxy{name: "pointsman", host: h, args: []string{binary, "run", "-c", path}}, nil
+}
+
+// statusNames checks that the daemon itself tells who leads.
+func (w *world) statusNames(t *testing.T, leader *member) {
+	t.Helper()
+	for _, p := range w.proxies {
+		if p.name != "pointsman" {
+			continue
+		}
+		args := []string{p.args[0], "status", "--json", "-c", p.args[len(p.args)-1]}
+		out, err := w.spawn.run(p.host, command{name: "status", args: args})
+		var status struct{ Backends []struct{ Leader string } }
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &status)
+		}
+		if err != nil || len(status.Backends) != 1 || status.Backends[0].Leader != leader.name {
+			t.Errorf("pointsman status: want leader %s: %v: %s", leader.name, err, out)
+		}
+	}
+}
+
+// leaks: when all clients are gone the proxies have no more descriptors open
+// than before the first came.
+func (w *world) leaks(ctx context.Context, t *testing.T) {
+	r := newRow("afterwards", "descriptors more than at the start", "")
+	for _, p := range w.proxies {
+		more := 0
+		err := waitFor(ctx, 10*time.Second, "descriptors of "+p.name, func() error {
+			now, err := p.descriptors()
+			if more = now - p.atStart; err == nil && more > 0 {
+				err = fmt.Errorf("%d more than at the start", more)
+			}
+			return err
+		})
+		if err != nil {
+			t.Log(err)
+		}
+		r.Values[p.name] = float64(more)
+	}
+	w.add(t, limited(r, limitNone))
 }

@@ -93,7 +93,6 @@ func (r *report) table() string {
 
 // write stores the report as JSON beside the tests.
 func (r *report) write() error {
-	r.Seconds = time.Since(r.Started).Seconds()
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err

@@ -192,6 +192,7 @@ func (w *world) basics(ctx context.Context, t *testing.T) {
 		bench(way, "pgbench -c 4 -C -S, tps", "-c", "4", "-C", "-S", "-T", "2")
 	}
 	w.add(t, limited(errs, limitNone))
+	w.statusNames(t, leader)
 	for _, measure := range sortedKeys(rows) {
 		w.add(t, rows[measure])
 	}
