@@ -25,8 +25,8 @@ import (
 //
 // Each probe is one request on a connection of its own, without retries,
 // redirects or decompression. Only fasthttp's messages are used, not its
-// client: that one retries, keeps connections, and gives a probe's deadline to
-// each step anew.
+// client: that one retries and keeps connections, and one of it would be
+// needed for each address that a server has had.
 type HTTP struct {
 	request []byte // as it goes over the wire
 	head    bool   // the answer has no body, whatever its header says
@@ -138,11 +138,6 @@ func (m *meter) Read(p []byte) (int, error) {
 	}
 	n, err := m.r.Read(p[:min(len(p), m.left)])
 	m.left -= n
-	// TLS reports a FIN without its own goodbye like this; many servers leave
-	// that way. Whether the answer is whole, its length or its JSON tells.
-	if err == io.ErrUnexpectedEOF {
-		err = io.EOF
-	}
 	m.err = err
 	return n, err
 }

@@ -276,7 +276,7 @@ func TestHTTPConnectFails(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, p := range []Prober{httpProber(t), TCP{}, NewPgSQL("x")} {
-				if r := probe(t, p, tt.addr, 200*time.Millisecond); r.Class != tt.class || r.Reason != tt.reason {
+				if r := probe(t, p, tt.addr, 120*time.Millisecond); r.Class != tt.class || r.Reason != tt.reason {
 					t.Errorf("%T: class %d, %s; want %d, %s", p, r.Class, r.Reason, tt.class, tt.reason)
 				}
 			}

@@ -139,8 +139,8 @@ func noAnswer(c Class) bool { return c == Refused || c == Timeout || c == Unreac
 func (p *pace) maxSilence(transition bool) time.Duration {
 	const slack = time.Second // for a loaded machine
 	longest := p.timeout
-	if p.witnessed {
-		longest += max(p.timeout, witnessLimit)
+	if p.witnessed { // who is asked by then at the latest
+		longest = min(p.timeout, witnessDelay) + max(p.timeout, witnessLimit)
 	}
 	wait := max(p.inter, p.down)
 	if transition {

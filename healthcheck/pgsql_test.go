@@ -71,15 +71,21 @@ func TestPgSQL(t *testing.T) {
 	}
 }
 
-// PostgreSQL logs a reset but not a FIN, so a probe leaves with a FIN even if
-// there was more to read than it wanted.
+// PostgreSQL logs a reset but not a FIN, so a probe leaves with a FIN, and
+// takes what is still on its way.
 func TestPgSQLLeavesWithFIN(t *testing.T) {
 	noLeaks(t)
 	p := NewPgSQL("pointsman")
 	left := make(chan error, 1)
 	peer := serve(t, func(c net.Conn) {
 		io.ReadFull(c, make([]byte, len(p.opening)))
-		io.WriteString(c, message('R', "\x00\x00\x00\x00")+message('S', strings.Repeat("x", 4000)))
+		for _, m := range []string{message('R', "\x00\x00\x00\x00"), message('S', strings.Repeat("x", 4000)), message('Z', "I")} {
+			if _, err := io.WriteString(c, m); err != nil {
+				left <- err
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
 		_, err := c.Read(make([]byte, 1))
 		left <- err
 	})
@@ -89,6 +95,24 @@ func TestPgSQLLeavesWithFIN(t *testing.T) {
 	if err := <-left; err != io.EOF {
 		t.Errorf("the server saw %v", err)
 	}
+}
+
+// A server that keeps the connection is not waited for.
+func TestPgSQLServerThatStays(t *testing.T) {
+	noLeaks(t)
+	p := NewPgSQL("pointsman")
+	over := make(chan bool)
+	peer := serve(t, func(c net.Conn) { io.WriteString(c, message('R', "\x00\x00\x00\x00")); <-over })
+	for _, limit := range []time.Duration{30 * time.Second, 30 * time.Millisecond} {
+		start := time.Now()
+		if r := probe(t, p, peer.addr, limit); r.Class != Passed {
+			t.Errorf("%s", r.Reason)
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("left after %v", took)
+		}
+	}
+	close(over)
 }
 
 func TestPgSQLBadPeers(t *testing.T) {

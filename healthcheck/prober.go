@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -32,6 +33,7 @@ func NewProber(b *config.Backend, s *config.Server, host string) (Prober, error)
 }
 
 func newHTTP(b *config.Backend, s *config.Server, host string) (*HTTP, error) {
+	host, _, _ = strings.Cut(host, "%") // a zone means nothing to the other side
 	port := s.CheckPort
 	if port == 0 {
 		port = s.Address.Port

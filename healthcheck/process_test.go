@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 func watchAndPrint(addr netip.AddrPort) {
 	m := NewMonitor(MonitorOptions{
 		Prober: &HTTP{request: []byte("GET / HTTP/1.0\r\n\r\n"), expect: config.StatusSet{{From: 200, To: 200}}}, Addr: addr,
-		Inter: 20 * ms, FastInter: 20 * ms, Timeout: 300 * ms, Rise: 1, Fall: 1,
+		Inter: 20 * ms, FastInter: 20 * ms, Timeout: 500 * ms, Rise: 1, Fall: 1,
 	}, func(r Report) { fmt.Println(r.Up, r.Reason) })
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { io.Copy(io.Discard, os.Stdin); cancel() }()
@@ -43,7 +43,7 @@ func watchAndPrint(addr netip.AddrPort) {
 // The process is stopped in the midst of a probe, for longer than the probe
 // may take, and goes on: with fall 1, one false failure would be a false DOWN.
 func TestStoppedProcess(t *testing.T) {
-	const stopAt, stopFor = 10, 800 * ms
+	const stopAt, stopFor = 5, 1000 * ms
 	noLeaks(t)
 	self, err := os.Executable()
 	if err != nil {
@@ -84,7 +84,7 @@ func TestStoppedProcess(t *testing.T) {
 		if !strings.HasPrefix(lines.Text(), "true ") {
 			t.Errorf("report %d: %s", reports, lines.Text())
 		}
-		if reports == 3*stopAt {
+		if reports == 4*stopAt {
 			stdin.Close()
 		}
 	}

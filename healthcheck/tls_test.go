@@ -229,8 +229,8 @@ func TestNewProberKinds(t *testing.T) {
 		string(p.(*PgSQL).opening) != "\x00\x00\x00\x11\x00\x03\x00\x00user\x00me\x00\x00" {
 		t.Errorf("pgsql: %+v, %v", p, err)
 	}
-	p, err := NewProber(backend(t), &s, "fd00::5")
-	if err != nil || !strings.Contains(string(p.(*HTTP).request), "Host: [fd00::5]:5432\r\n") {
+	p, err := NewProber(backend(t), &s, "fe80::5%eth0")
+	if err != nil || !strings.Contains(string(p.(*HTTP).request), "Host: [fe80::5]:5432\r\n") {
 		t.Errorf("http: %+v, %v", p, err)
 	}
 }
