@@ -59,6 +59,7 @@ var fileArrows = map[string][]string{
 
 // testArrows are those that only test files may take besides.
 var testArrows = map[string][]string{
+	"openwrt":     {"openwrt/uci"},       // reads the shipped configuration as the daemon does
 	"openwrt/uci": {"config", "openwrt"}, // openwrt: the configuration that is shipped
 }
 
