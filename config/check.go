@@ -157,8 +157,8 @@ func (k *checker) frontends() {
 // same address or one that stands for all of its family. Listeners on IPv6
 // addresses take no IPv4 (IPV6_V6ONLY).
 type listeners struct {
-	at    map[netip.AddrPort]string // the frontend
-	first map[door]netip.AddrPort
+	at  map[netip.AddrPort]string // the frontend
+	one map[door]netip.AddrPort   // whichever came last
 }
 
 type door struct {
@@ -176,17 +176,14 @@ func (l *listeners) add(addr netip.AddrPort, frontend string) (other netip.AddrP
 	}
 	candidates := []netip.AddrPort{addr, every}
 	if addr == every {
-		candidates = []netip.AddrPort{l.first[d]}
+		candidates = []netip.AddrPort{l.one[d]}
 	}
 	for _, other := range candidates {
 		if its, taken := l.at[other]; taken {
 			return other, its, true
 		}
 	}
-	if _, used := l.first[d]; !used {
-		l.first[d] = addr
-	}
-	l.at[addr] = frontend
+	l.at[addr], l.one[d] = frontend, addr
 	return netip.AddrPort{}, "", false
 }
 

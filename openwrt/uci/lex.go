@@ -104,7 +104,7 @@ func (l *lexer) quoted(b []byte, mark byte) ([]byte, *syntaxError) {
 	for {
 		if l.atEnd() {
 			if !l.more() {
-				return b, &syntaxError{text: "a value is not closed: its " + string(mark) + " is missing", fatal: true}
+				return b, &syntaxError{text: "a value is not closed: its " + string(mark) + " is missing"}
 			}
 			continue
 		}

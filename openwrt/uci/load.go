@@ -198,7 +198,7 @@ func whereKnown(ref *config.SectionRef, name string) string {
 		}
 	}
 	if elsewhere != nil {
-		return "it belongs into a section of type " + strings.Join(elsewhere, " or ")
+		return "it belongs in a section of type " + strings.Join(elsewhere, " or ")
 	}
 	if near := config.Nearest(name, ref.Names()); near != "" {
 		return "did you mean " + quote(near) + "?"

@@ -5,8 +5,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"pointsman/openwrt"
@@ -57,9 +59,9 @@ func TestDecodeErrors(t *testing.T) {
 		{"unknown option", global + " option zyx '1'\n",
 			"f:9: global 'g': option 'zyx': unknown; a section of type global has no such option"},
 		{"option of another section", server + " option inter '1s'\n",
-			"f:9: server 's1': option 'inter': unknown; it belongs into a section of type backend"},
+			"f:9: server 's1': option 'inter': unknown; it belongs in a section of type backend"},
 		{"option of two other sections", backend + " option maxconn '1'\n",
-			"f:9: backend 'bk': option 'maxconn': unknown; it belongs into a section of type frontend or server"},
+			"f:9: backend 'bk': option 'maxconn': unknown; it belongs in a section of type frontend or server"},
 		{"a list for one value", backend + " list fall '3'\n",
 			"f:9: backend 'bk': option 'fall': takes one value; write 'option fall', not 'list fall'"},
 		{"an option made a list", backend + " option fall '3'\n list fall '4'\n",
@@ -200,6 +202,28 @@ func TestLoad(t *testing.T) {
 		if want := "reading the configuration: open " + path + ": not a regular file; name one with -c"; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+func TestLoadForbidden(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(base), 0); err != nil {
+		t.Fatal(err)
+	}
+	loaded := make(chan error)
+	go func() {
+		// Root may read everything. This thread is root no more for files, and
+		// ends with the goroutine, because it stays locked to it.
+		runtime.LockOSThread()
+		syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0)
+		_, err := Load(path)
+		loaded <- err
+	}()
+	err := <-loaded
+	// Whether the file or its folder is out of reach, depends on who runs the test.
+	if err == nil || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), path) ||
+		!strings.HasSuffix(err.Error(), ": permission denied; run as root, or let this user read the file") {
+		t.Error(err)
 	}
 }
 

@@ -42,9 +42,6 @@ func Parse(name string, text []byte) (*File, error) {
 			continue
 		}
 		p.fail(err.line, "%s", err.text)
-		if err.fatal {
-			break
-		}
 		if len(p.errors) == maxErrors {
 			p.fail(p.line, "too many errors; the rest of the file was not read")
 			break
@@ -82,9 +79,8 @@ type optionKey struct {
 
 // syntaxError is what is wrong with one command.
 type syntaxError struct {
-	line  int
-	text  string
-	fatal bool // nothing behind it can be understood
+	line int // 0 = that of the command
+	text string
 }
 
 func (p *parser) fail(line int, format string, args ...any) {
