@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -37,8 +39,11 @@ func demoCommand(e env) *cli.Command {
 			if o.For < 0 {
 				return fmt.Errorf("--for %s: must not be negative", o.For)
 			}
+			// The daemon reloads at SIGHUP; a terminal that is closed ends the demonstration.
+			ctx, stop := signal.NotifyContext(c.Context, syscall.SIGHUP)
+			defer stop()
 			o.Out, o.Daemon = e.stdout, demoDaemon
-			return demo.Run(c.Context, o)
+			return demo.Run(ctx, o)
 		},
 	}
 }

@@ -26,7 +26,6 @@ type demoLine struct {
 
 func runDemo(t *testing.T, ctx context.Context, args ...string) []demoLine {
 	t.Helper()
-	t.Setenv("TMPDIR", t.TempDir())
 	var out, errs bytes.Buffer
 	if status := pointsman(ctx, env{&out, &errs}, append([]string{"pointsman", "demo", "--json"}, args...)); status != 0 {
 		t.Fatalf("status %d: %s", status, errs.String())
@@ -51,9 +50,9 @@ func runDemo(t *testing.T, ctx context.Context, args ...string) []demoLine {
 // client soon after the new leader can write, and no client reads "read-only".
 func TestDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes 5 s")
+		t.Skip("it takes 4 s")
 	}
-	lines := runDemo(t, t.Context(), "--failover-every", "2s", "--for", "4500ms")
+	lines := runDemo(t, t.Context(), "--failover-every", "2s", "--for", "4200ms")
 	events := map[string]int{}
 	for _, line := range lines {
 		events[line.Event]++

@@ -80,7 +80,7 @@ func leavesNothing(t *testing.T) {
 func TestRunLines(t *testing.T) {
 	leavesNothing(t)
 	var out bytes.Buffer
-	if err := Run(t.Context(), Options{Out: &out, Clients: 2, For: 700 * time.Millisecond, Daemon: forwarder}); err != nil {
+	if err := Run(t.Context(), Options{Out: &out, Clients: 2, For: 600 * time.Millisecond, Daemon: forwarder}); err != nil {
 		t.Fatal(err)
 	}
 	text := out.String()
@@ -199,7 +199,7 @@ func TestRunOnTerminal(t *testing.T) {
 	}
 	leavesNothing(t)
 	tty, written := openTerminal(t)
-	err := Run(t.Context(), Options{Out: tty, Clients: 3, For: 900 * time.Millisecond, FailoverEvery: 10 * time.Second, Daemon: forwarder})
+	err := Run(t.Context(), Options{Out: tty, Clients: 3, For: 800 * time.Millisecond, FailoverEvery: 10 * time.Second, Daemon: forwarder})
 	text := written()
 	if err != nil {
 		t.Fatal(err)
@@ -214,6 +214,9 @@ func TestRunOnTerminal(t *testing.T) {
 	}
 	if n := strings.Count(frames, home); n < 3 || !strings.Contains(frames, "connects anew") || !strings.Contains(frames, "■") || !strings.Contains(frames, "\x1b[32m") {
 		t.Errorf("%d frames: %q", n, frames)
+	}
+	if strings.Contains(frames, "."+clearLine) || !strings.Contains(frames, "\r\n"+clearLine) {
+		t.Error("a line is cleared once it is written, its last column with it")
 	}
 	if !strings.HasPrefix(after, "\r\nfailovers    0 in 1 s") {
 		t.Errorf("after: %q", after)

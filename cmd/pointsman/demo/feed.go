@@ -107,8 +107,8 @@ func (f *feed) end(s Summary) {
 writes       %d acknowledged, %d of them lost
 errors       %d, of them %d read-only
 longest gap  %s between two writes of a client`, s.Failovers, s.Seconds, s.Writes, s.Lost, s.Errors, s.ReadOnly, seconds(s.LongestGapMS))
-	if s.Failovers > 0 {
-		text += fmt.Sprintf("; no node took writes for %s", seconds(s.NoLeaderMS))
+	if s.Failovers > 0 { // what nobody can do better than
+		text += fmt.Sprintf("; no leader for %s", seconds(s.NoLeaderMS))
 	}
 	f.tell(Event{Event: "summary", Figures: s, Text: text})
 }

@@ -48,14 +48,13 @@ const (
 	leaveView = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 	home      = "\x1b[H"
 	clearLine = "\x1b[K"
-	clearRest = "\x1b[J"
 )
 
 func (t *terminal) enter() { io.WriteString(t.out, enterView) }
 
 func (t *terminal) leave() { io.WriteString(t.out, leaveView) }
 
-// draw replaces what is on the screen by the view at the size of this moment,
+// draw fills the screen with the view at the size of this moment,
 // in one write so that it does not flicker.
 func (t *terminal) draw(v view) {
 	width, height := 80, 24
@@ -63,5 +62,6 @@ func (t *terminal) draw(v view) {
 		width, height = int(size.Col), int(size.Row)
 	}
 	lines := v.render(width, height, t.paint)
-	io.WriteString(t.out, home+strings.Join(lines, clearLine+"\r\n")+clearLine+clearRest)
+	// Cleared beforehand: behind a full line the cursor stands on its last column.
+	io.WriteString(t.out, home+clearLine+strings.Join(lines, "\r\n"+clearLine))
 }

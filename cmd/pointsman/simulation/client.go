@@ -100,6 +100,15 @@ func (c *Client) TakeAcked() []string {
 
 // Run writes until ctx is done. The write then under way counts for nothing.
 func (c *Client) Run(ctx context.Context) {
+	// The dialer would take a deadline of ctx for its own, and its end for the
+	// server's silence.
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	c.run(own)
+}
+
+func (c *Client) run(ctx context.Context) {
 	c.startStop(time.Now())
 	defer func() { c.startStop(time.Time{}) }()
 	sessions := make([]*session, 1)

@@ -127,6 +127,19 @@ func TestClientStops(t *testing.T) {
 	}
 }
 
+// Nor is the end of its time an error.
+func TestClientStopsAtDeadline(t *testing.T) {
+	c := newTestCluster(t)
+	c.Nodes()[0].Freeze()
+	client := NewClient("a", Anew, c.Nodes()[0].SQLAddr.String(), func(err error) { t.Error(err) })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	client.Run(ctx) // it cannot connect
+	if stats := client.Stats(); stats.Errors != 0 || stats.Writes != 0 {
+		t.Errorf("%+v", stats)
+	}
+}
+
 func TestLedger(t *testing.T) {
 	var l Ledger
 	kept := func(text string) Write { return Write{Text: text, Taken: true, Kept: true} }
