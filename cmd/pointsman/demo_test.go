@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -24,8 +29,27 @@ type demoLine struct {
 	} `json:"figures"`
 }
 
+// runDemo fails the test if the daemon or the simulation leaves a goroutine or
+// a descriptor behind.
 func runDemo(t *testing.T, ctx context.Context, args ...string) []demoLine {
 	t.Helper()
+	// The runtime keeps a goroutine for signals once some were asked for.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	signal.Stop(signals)
+	goroutines, descriptors := runtime.NumGoroutine(), countDescriptors(t)
+	defer func() {
+		for end := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > goroutines; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				stacks := make([]byte, 1<<20)
+				t.Errorf("%d goroutines are left:\n%s", runtime.NumGoroutine()-goroutines, stacks[:runtime.Stack(stacks, true)])
+				break
+			}
+		}
+		if now := countDescriptors(t); now > descriptors {
+			t.Errorf("%d descriptors are left", now-descriptors)
+		}
+	}()
 	var out, errs bytes.Buffer
 	if status := pointsman(ctx, env{&out, &errs}, append([]string{"pointsman", "demo", "--json"}, args...)); status != 0 {
 		t.Fatalf("status %d: %s", status, errs.String())
@@ -44,6 +68,19 @@ func runDemo(t *testing.T, ctx context.Context, args ...string) []demoLine {
 		}
 	})
 	return lines
+}
+
+func countDescriptors(t *testing.T) int {
+	t.Helper()
+	// The runtime keeps its poller's descriptors once a socket was used.
+	if ln, err := net.Listen("tcp4", "127.0.0.1:0"); err == nil {
+		ln.Close()
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }
 
 // The whole daemon in front of the simulated cluster: a failover reaches every
