@@ -79,7 +79,8 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// uci is the configuration of DESIGN's main job, but for the addresses.
+// uci is the configuration of a router before a Patroni cluster, but for the
+// addresses; what it says of checks are the defaults, to be seen.
 func uci(cluster *simulation.Cluster, listen netip.AddrPort, socket string) string {
 	return fmt.Sprintf(`config global 'global'
 	option control '%s'
