@@ -145,12 +145,10 @@ func (b *Balancer) commit(cfg config.Config, listeners []*listener, probers map[
 	oldBackends, oldListeners := b.backends, b.listeners
 	b.cfg = cfg
 	b.backends = nil
-	var fresh []*backend
 	for i := range cfg.Backends {
 		bk := b.findBackend(oldBackends, cfg.Backends[i].Name)
 		if bk == nil {
 			bk = b.addBackend(cfg.Backends[i].Name)
-			fresh = append(fresh, bk)
 		}
 		b.backends = append(b.backends, bk)
 		b.reshape(bk, cfg.Backends[i], probers, now)

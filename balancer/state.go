@@ -36,7 +36,6 @@ type backend struct {
 	transition bool
 	hinted     time.Time // the last hint
 	changes    uint64
-	serving    bool // policies other than leader: some server is usable
 }
 
 // reign is one epoch of one server.
