@@ -552,6 +552,29 @@ func TestMonitorEnds(t *testing.T) {
 	})
 }
 
+func TestMaxSilence(t *testing.T) {
+	tests := []struct {
+		name                string
+		change              func(*MonitorOptions)
+		settled, transition time.Duration
+	}{
+		{name: "default", settled: 8600 * ms, transition: 5850 * ms},
+		{name: "no witness", change: func(o *MonitorOptions) { o.Witness = false }, settled: 8 * time.Second, transition: 5250 * ms},
+		{name: "long downinter", change: func(o *MonitorOptions) { o.DownInter = time.Minute }, settled: 65600 * ms, transition: 5850 * ms},
+		{name: "short timeout_check", change: func(o *MonitorOptions) { o.Timeout = 100 * ms }, settled: 5 * time.Second, transition: 2250 * ms},
+	}
+	for _, tt := range tests {
+		o := MonitorOptions{Inter: 3 * time.Second, FastInter: 250 * ms, Timeout: 2 * time.Second, Rise: 2, Fall: 3, Witness: true}
+		if tt.change != nil {
+			tt.change(&o)
+		}
+		m := NewMonitor(o, nil)
+		if a, b := m.MaxSilence(false), m.MaxSilence(true); a != tt.settled || b != tt.transition {
+			t.Errorf("%s: %v and %v, want %v and %v", tt.name, a, b, tt.settled, tt.transition)
+		}
+	}
+}
+
 // Whatever the ports do, and whatever the owner asks, no report is later than
 // MaxSilence says, no port is asked twice at a time, and a server is DOWN only
 // after fall failures and UP only after rise successes.

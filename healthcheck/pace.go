@@ -107,7 +107,7 @@ func (p *pace) note(now time.Time, r Result, sql witness, cut bool) (changed boo
 	switch {
 	case r.Class == SocketError:
 		return false // a lack of our own counts for nobody and against nobody
-	case r.OK() || !up:
+	case r.OK():
 		p.counted = time.Time{}
 	case !p.counted.IsZero() && now.Sub(p.counted) < p.gap(r.Class):
 		return false
