@@ -19,6 +19,7 @@ type view struct {
 	claims   bool   // the latest probe is a claim to lead
 	up       bool   // by the rise/fall counter: the claim is confirmed
 	timeline uint32 // as told by the latest probe that told one; 0 = never told
+	why      string // the latest probe's outcome, for people
 }
 
 // standing is what elect knows of the past.
@@ -144,7 +145,7 @@ func (d decision) succeed(past standing, servers []view, believed, refused []int
 			d.reason, d.loud = "stays: "+below(past, servers, refused), true
 		}
 	case current.up:
-		d.reason = "in doubt"
+		d.reason = "in doubt: " + current.why
 	default:
 		d.reason, d.loud = nobody(past, servers, refused)
 	}

@@ -65,7 +65,7 @@ func (f *follower) reshaped(now time.Time, names []string, where func(old int) i
 // observe takes in what a probe of server i found, and decides anew.
 func (f *follower) observe(now time.Time, i int, r healthcheck.Report) change {
 	s := &f.servers[i]
-	s.asked, s.claims, s.up = true, r.OK(), r.Up
+	s.asked, s.claims, s.up, s.why = true, r.OK(), r.Up, r.Reason
 	if r.Timeline != 0 {
 		s.timeline = r.Timeline
 	}

@@ -123,9 +123,9 @@ func answer(t *testing.T, words []string, c *healthcheck.Counter) healthcheck.Re
 			r.Timeline = uint32(n)
 		}
 	case "refuses":
-		r.Class = healthcheck.Status
+		r.Class, r.Reason = healthcheck.Status, "not primary"
 	case "silent", "alive":
-		r.Class = healthcheck.Timeout
+		r.Class, r.Reason = healthcheck.Timeout, "no answer"
 	default:
 		t.Fatalf("a server cannot %q", words[0])
 	}

@@ -89,7 +89,7 @@ func TestLeaderInDoubtKeepsItsSessions(t *testing.T) {
 	w.nodes[0].set(true, 5)
 	held.wantNode("a")
 	s.echo("and still")
-	w.untilLog("leader a of bk is in doubt: Layer7 wrong status, code: 503")
+	w.untilLog("leader a of bk: in doubt: Layer7 wrong status, code: 503")
 	w.untilLog("leader a of bk is vouched for again after")
 	if n := w.b.Snapshot().Backends[0].Changes; n != 1 {
 		t.Errorf("%d leader changes, want 1", n)

@@ -70,11 +70,7 @@ func (b *Balancer) logLeader(bk *backend, c change, was string, ended int, held 
 	case c.accepting && f.accepting:
 		write("leader %s of %s is vouched for again after %v; %d held clients connected", was, name, round(c.without), held)
 	case c.accepting:
-		leader, why := bk.leader(), f.reason
-		if !leader.last.OK() {
-			why = leader.last.Reason
-		}
-		write("leader %s of %s is in doubt: %s; new clients are held, its %d sessions stay", was, name, why, leader.slots.taken.Load())
+		write("leader %s of %s: %s; new clients are held, its %d sessions stay", was, name, f.reason, bk.leader().slots.taken.Load())
 	case (c.reason && f.loud) || c.alarm:
 		write("leader of %s is %s: %s", name, bk.nameOf(c.to), f.reason)
 	case c.reason:

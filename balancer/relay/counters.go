@@ -28,6 +28,7 @@ type Load struct {
 	Waiting  int // of them, without a server
 	Pipes    int // open, pooled ones included
 	Chunks   int // that hold bytes
+	Unsure   int // sides with written data that may not be acknowledged
 }
 
 // published is a copy of a loop's counters.
@@ -47,7 +48,7 @@ func (l *loop) publish() bool {
 	p := &l.published
 	p.frontends = append(p.frontends[:0], l.frontends...)
 	p.servers = append(p.servers[:0], l.servers...)
-	p.load = Load{Sessions: l.sessions.live, Waiting: int(l.wakeable.Load()), Pipes: l.pipesOpen, Chunks: l.chunksUsed}
+	p.load = Load{Sessions: l.sessions.live, Waiting: int(l.wakeable.Load()), Pipes: l.pipesOpen, Chunks: l.chunksUsed, Unsure: l.sweep.unsure}
 	return true
 }
 

@@ -171,6 +171,7 @@ func (l *loop) acceptFrom(ln *listener) {
 			continue
 		default: // EMFILE, ENFILE, ENOBUFS, ENOMEM
 			ln.resume = l.now + acceptPause
+			l.acceptAt = min(l.acceptAt, ln.resume)
 			l.complain(errno)
 		}
 		l.handOver()
@@ -191,25 +192,18 @@ func passing(errno unix.Errno) bool {
 	return false
 }
 
-// resumeListeners tries again where a lack or the batch's end stopped us, and
-// returns when it wants to be called again.
-func (l *loop) resumeListeners() (next time.Duration) {
-	next = never
-	l.acceptMore = false
+// resumeListeners tries again where a lack or the batch's end stopped us.
+func (l *loop) resumeListeners() {
+	l.acceptMore, l.acceptAt = false, never
 	for _, ln := range l.listeners {
-		if ln == nil || !ln.ready {
-			continue
-		}
-		if ln.resume > l.now {
-			next = min(next, ln.resume)
-			continue
-		}
-		l.acceptFrom(ln)
-		if ln.resume > l.now {
-			next = min(next, ln.resume)
+		switch {
+		case ln == nil || !ln.ready:
+		case ln.resume > l.now:
+			l.acceptAt = min(l.acceptAt, ln.resume)
+		default:
+			l.acceptFrom(ln)
 		}
 	}
-	return next
 }
 
 // assignSession gives a new client to the loop with the fewest sessions. For

@@ -173,7 +173,7 @@ func (l *loop) timeout() int {
 // housekeep does what is due and no session's.
 func (l *loop) housekeep() {
 	if l.acceptMore || l.acceptAt <= l.now {
-		l.acceptAt = l.resumeListeners()
+		l.resumeListeners()
 	}
 	if l.sweep.next <= l.now {
 		l.sweepSome()

@@ -16,11 +16,13 @@ const (
 // The sweeper finds peers that vanished while data was on its way to them,
 // where keepalive is silent and the kernel would go on for 15 minutes.
 //
-// last_ack_recv alone would not do: a live peer whose window is closed is only
-// probed ever more rarely (up to 120 s apart), and hears nothing to answer in
-// between. So a peer is silent only if something that was sent after its last
-// word stays unanswered: twice seen, with more than any round trip in between.
-// TCP_USER_TIMEOUT would not do either: it kills exactly that live peer.
+// last_ack_recv alone would not do. A live peer whose window is closed is only
+// probed ever more rarely (up to 120 s apart), and has nothing to answer in
+// between; and it may leave a probe unanswered, as Linux answers two within
+// 500 ms only once (net.ipv4.tcp_invalid_ratelimit). So a peer is silent if
+// something that was sent after its last word stays unanswered for the limit,
+// although it was sent again. TCP_USER_TIMEOUT would not do either: it kills
+// exactly that live peer.
 type sweep struct {
 	limit  time.Duration
 	unsure int           // sides with data that may be unacknowledged
@@ -45,6 +47,7 @@ func (l *loop) sure(d *side) {
 	if d.is(unsure) {
 		d.clear(unsure)
 		l.sweep.unsure--
+		l.changed = true
 	}
 	d.unanswered = 0
 }
@@ -100,8 +103,9 @@ func (l *loop) silent(d *side, pending bool) bool {
 		return false
 	}
 	heard := min(info.Last_ack_recv, info.Last_data_recv) // both say that it lives
-	owes := info.Probes > 0 || (info.Unacked > 0 && info.Last_data_sent < heard)
 	since := time.Duration(heard) * time.Millisecond
+	owes := info.Probes > 0 || (info.Unacked > 0 && info.Last_data_sent < heard)
+	again := info.Probes > 1 || info.Retransmits > 1
 	switch {
 	case !owes:
 		d.unanswered = 0
@@ -111,7 +115,8 @@ func (l *loop) silent(d *side, pending bool) bool {
 	case d.unanswered == 0 || since < l.now-d.unanswered:
 		d.unanswered = l.now
 	default:
-		return since >= w.limit && l.now-d.unanswered >= w.limit/(2*sweepPasses)
+		// What it owes was seen up to a pass after it was sent.
+		return again && since >= w.limit && l.now-d.unanswered >= w.limit-w.limit/sweepPasses
 	}
 	return false
 }
