@@ -59,6 +59,9 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return err
 		}
 	}
+	release, ok := stayAwake()
+	defer release()
+	rep.Awake = ok
 	if err := h.measureAll(ctx, o, rep, stderr); err != nil {
 		return err
 	}
@@ -78,10 +81,16 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // measureAll takes the proxies in turns, so that what slows the machine down
 // for a while slows all of them. A proxy that fails does not stop the others.
 func (h *harness) measureAll(ctx context.Context, o options, rep *report, progress io.Writer) error {
+	calm := patience{o.patience}
 	for _, w := range o.workloads {
 		for round := range o.rounds {
 			for _, p := range o.proxies {
-				s, err := h.run(ctx, p, w)
+				s, err := calm.calmest(func() (sample, error) {
+					if err := calm.quiet(ctx); err != nil {
+						return sample{}, err
+					}
+					return h.run(ctx, p, w)
+				})
 				if ctx.Err() != nil {
 					return errors.New("interrupted")
 				}

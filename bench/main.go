@@ -58,6 +58,7 @@ func role(args []string) (string, []string) {
 type options struct {
 	rounds    int
 	measure   time.Duration
+	patience  time.Duration
 	workloads []workload
 	proxies   []proxy
 	pointsman string // path of a binary; "" = build it
@@ -69,6 +70,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.SetOutput(stderr)
 	rounds := flags.Int("rounds", 5, "rounds; the table shows medians")
 	seconds := flags.Float64("seconds", 1.5, "length of one measurement")
+	patience := flags.Duration("patience", 45*time.Second, "time to lose, in all, by waiting for other programs to be quiet and by measuring again where they were not")
 	only := flags.String("only", "", "comma-separated workloads: "+strings.Join(names(allWorkloads), ", "))
 	which := flags.String("proxies", "haproxy,nginx,copy,pointsman", "comma-separated proxies: "+strings.Join(names(allProxies), ", "))
 	program := flags.String("pointsman", "", "pointsman program to measure (default: build ./cmd/pointsman)")
@@ -82,7 +84,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if *rounds < 1 || *seconds <= 0 {
 		return options{}, errors.New("-rounds and -seconds must be above 0")
 	}
-	o := options{rounds: *rounds, measure: time.Duration(*seconds * float64(time.Second)), pointsman: *program, out: *out}
+	o := options{rounds: *rounds, measure: time.Duration(*seconds * float64(time.Second)), patience: *patience, pointsman: *program, out: *out}
 	var err error
 	if o.workloads, err = pick("workload", allWorkloads, *only); err != nil {
 		return o, err

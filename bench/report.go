@@ -22,6 +22,7 @@ type report struct {
 	Cores   int               `json:"cores"`
 	Rounds  int               `json:"rounds"`
 	Seconds float64           `json:"seconds"`
+	Awake   bool              `json:"cores_kept_awake"`
 	Order   []string          `json:"proxies"`
 	Titles  map[string]string `json:"titles"` // by proxy
 	Results []*result         `json:"results"`
@@ -197,7 +198,11 @@ func (r *report) footer() string {
 			}
 		}
 	}
-	text := fmt.Sprintf("Medians of %d rounds of %.1f s, in turns; in brackets: times HAProxy's. Linux %s, %d cores, loopback, %d threads each.\n", r.Rounds, r.Seconds, r.Kernel, r.Cores, threads)
+	awake := ""
+	if r.Awake {
+		awake = " kept awake"
+	}
+	text := fmt.Sprintf("Medians of %d rounds of %.1f s, in turns; in brackets: times HAProxy's. Linux %s, %d cores%s, loopback, %d threads each.\n", r.Rounds, r.Seconds, r.Kernel, r.Cores, awake, threads)
 	if len(others) > 0 {
 		worst := others[0]
 		for _, o := range others {
