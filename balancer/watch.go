@@ -31,7 +31,9 @@ func (b *Balancer) watch(s *server, p healthcheck.Prober) {
 	s.monitor = healthcheck.NewMonitor(healthcheck.MonitorOptions{
 		Server: s.id, Prober: p, Addr: s.check(), SQLAddr: s.addr, Counter: s.counter,
 		Inter: bk.Inter, FastInter: bk.FastInter, DownInter: bk.DownInter, Timeout: bk.TimeoutCheck,
-		Witness: bk.Policy == config.Leader,
+		// Other policies too: fastinter would make fall pass in no time while
+		// Patroni restarts, and nobody's session to PostgreSQL is the worse for that.
+		Witness: bk.Check == config.CheckHTTP,
 		Stagger: stagger(s, bk),
 	}, func(r healthcheck.Report) {
 		select {

@@ -169,7 +169,7 @@ var backendKeys = []Key{
 		func(b *Backend) *int { return &b.Fall }),
 	key("rise", "2", integer(1, 255), "Successes in a row that mark a DOWN server UP.",
 		func(b *Backend) *int { return &b.Rise }),
-	key("timeout_check", "2s", duration(ms, minute), "Hard limit of one check: connect, write and read together. In transition at most 700 ms.",
+	key("timeout_check", "2s", duration(ms, minute), "Hard limit of one check: connect, write and read together. In transition at most 700 ms, or twice what the last answer took if that is more.",
 		func(b *Backend) *dur { return &b.TimeoutCheck }),
 
 	key("on_marked_down", "shutdown-sessions", oneOf(ShutdownSessions, KeepSessions), "What happens to the sessions of a server that is marked DOWN.",

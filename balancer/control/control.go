@@ -47,7 +47,7 @@ type Server struct {
 // that answers is not.
 func Listen(path string, snapshot func() *balancer.Snapshot, log *slog.Logger) (*Server, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("making the control socket's folder: %w", err)
+		return nil, fmt.Errorf("control socket: making its folder: %w", err)
 	}
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
@@ -76,6 +76,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.listener.Close() })()
 	free := make(chan struct{}, maxClients)
+	lacking := false
 	for {
 		conn, err := s.listener.Accept()
 		switch {
@@ -85,13 +86,17 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			return nil
 		case err != nil:
-			s.log.Warn("control socket", "error", err)
+			if !lacking {
+				lacking = true
+				s.log.Warn("control socket: clients must wait", "error", err)
+			}
 			select { // no descriptors, most likely
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
 			}
 			continue
 		}
+		lacking = false
 		select {
 		case free <- struct{}{}:
 		default:

@@ -130,8 +130,11 @@ func (l *loop) connect(s *session) {
 	s.slow = false
 	d := &s.side[serverSide]
 	d.flags = 0
-	fd, errno := connectTCP(s.target)
+	fd, errno := l.engine.below(socketTCP(s.target.family()))
 	d.fd = fd
+	if errno == 0 {
+		errno = connectFD(fd, s.target)
+	}
 	if errno != 0 && errno != unix.EINPROGRESS {
 		l.connectFailed(s, errno)
 		return

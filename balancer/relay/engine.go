@@ -71,6 +71,7 @@ type Engine struct {
 	started   time.Time
 	silence   time.Duration
 	tune      tuning
+	ceiling   int32 // descriptors from here on are not the loops' to use
 	loopCount int
 	loops     []*loop
 	running   sync.WaitGroup
@@ -87,7 +88,7 @@ type Engine struct {
 // New starts the loops. They have nothing to do until Listen and Assign.
 func New(o Options) (*Engine, error) {
 	e := &Engine{
-		director: o.Director, log: o.Log, silence: o.Silence, loopCount: o.Loops,
+		director: o.Director, log: o.Log, silence: o.Silence, ceiling: descriptorCeiling(), loopCount: o.Loops,
 		// Never 0 in the loops' clocks, as there 0 means not yet.
 		started: time.Now().Add(-time.Second),
 		homes:   map[ListenerID]*loop{}, addrs: map[ListenerID]netip.AddrPort{},

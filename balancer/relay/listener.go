@@ -157,7 +157,11 @@ func (l *loop) acceptFrom(ln *listener) {
 			l.handOver()
 			return
 		}
-		fd, from, errno := accept(ln.fd)
+		fd, from, errno := int32(-1), endpoint{}, unix.EMFILE
+		if !l.engine.crowded() {
+			fd, from, errno = accept(ln.fd)
+			fd, errno = l.engine.below(fd, errno)
+		}
 		if errno == 0 {
 			f.clients.mark()
 			l.assignSession(fd, ln.frontend, from)

@@ -190,6 +190,10 @@ func connectTCP(to endpoint) (fd int32, errno unix.Errno) {
 	if errno != 0 {
 		return -1, errno
 	}
+	return fd, connectFD(fd, to)
+}
+
+func connectFD(fd int32, to endpoint) unix.Errno {
 	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
@@ -198,8 +202,8 @@ func connectTCP(to endpoint) (fd int32, errno unix.Errno) {
 	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, serverKeepCount)
 	var sa unix.RawSockaddrInet6
 	size := to.sockaddr(&sa)
-	_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
-	return fd, errno
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
+	return errno
 }
 
 func accept(listener int32) (fd int32, from endpoint, errno unix.Errno) {

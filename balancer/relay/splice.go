@@ -120,6 +120,10 @@ func (l *loop) takePipe() int32 {
 		return -1
 	}
 	p, ok := openPipe(l.tune.pipeSize)
+	if ok && max(p.read, p.write) >= l.engine.ceiling {
+		p.close()
+		ok = false
+	}
 	if !ok {
 		ps.retryAt = l.now + pipeRetry
 		return -1
