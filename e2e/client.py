@@ -1,5 +1,5 @@
-"""Clients of the end-to-end tests, on the real libpq: two writers and a number
-of idle sessions. Each fact is one line of JSON on stdout, times in seconds
+"""Clients of the end-to-end tests, on the real libpq: two writers (or none) and
+a number of idle sessions. Each fact is one line of JSON on stdout, times in seconds
 since 1970. They run until they are killed."""
 
 import argparse
@@ -82,13 +82,13 @@ def main():
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--run", required=True, help="begins the writers' names in the table")
     parser.add_argument("--idle", type=int, default=20)
+    parser.add_argument("--quiet", action="store_true", help="no writers")
     parser.add_argument("--pause", type=float, default=0.05, help="seconds between two writes of a writer")
     args = parser.parse_args()
-    threads = [
-        threading.Thread(target=write, args=(args, "keep", True)),
-        threading.Thread(target=write, args=(args, "anew", False)),
-        threading.Thread(target=idle, args=(args, args.idle)),
-    ]
+    threads = [threading.Thread(target=idle, args=(args, args.idle))]
+    if not args.quiet:
+        threads.append(threading.Thread(target=write, args=(args, "keep", True)))
+        threads.append(threading.Thread(target=write, args=(args, "anew", False)))
     for t in threads:
         t.daemon = True
         t.start()

@@ -128,6 +128,7 @@ func TestEndToEnd(t *testing.T) {
 		{"etcd", (*world).etcdStopped},
 		{"crash", (*world).crash},
 		{"vanish", (*world).vanish},
+		{"quiet", (*world).quiet},
 		{"leaks", (*world).leaks},
 	}
 	for _, s := range scenarios {

@@ -175,12 +175,6 @@ func (w *world) vanish(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	idle := m.row("idle sessions: the last of 20 ended", "s", func(o outcome) (float64, bool) {
-		if o.idleEnded < idleSessions {
-			return back.Sub(m.fault).Seconds(), true
-		}
-		return o.idleLast.Seconds(), false
-	})
 	busy := newRow(m.scenario, "busy session ended", "s")
 	for _, c := range m.clients {
 		if at, ok := c.firstLoss(m.fault); ok {
@@ -189,11 +183,71 @@ func (w *world) vanish(ctx context.Context, t *testing.T) {
 			busy.Values[c.way.name], busy.AtLeast[c.way.name] = m.end.Sub(m.fault).Seconds(), true
 		}
 	}
-	delete(idle.Values, "floor") // nothing ends libpq's idle sessions
 	afterwards := w.bytesToOld(m, back)
 	afterwards.Measure = "bytes to the old leader after its return"
-	w.add(t, limited(idle, limitIdleEnded.Seconds()), busy, limited(m.failedAttempts(), limitNone), m.errors(),
+	w.add(t, limited(m.idleLast(back), limitIdleEnded.Seconds()), busy, limited(m.failedAttempts(), limitNone), m.errors(),
 		m.firstWrite("keep"), m.firstWrite("anew"), limited(afterwards, limitNone))
+}
+
+// glimpse is long enough for limitIdleEnded, and so short that Patroni keeps
+// its leader: it gives up after its retry_timeout of 10 s at the earliest.
+const glimpse = 8 * time.Second
+
+// quiet: the leader's host falls silent for a moment, and there are idle
+// sessions alone: no client's trouble tells a proxy to look. It does so just
+// after pointsman has asked it, which is the worst time.
+func (w *world) quiet(ctx context.Context, t *testing.T) {
+	m := w.beginQuiet(ctx, t, "the same for 8 s, no busy clients", true)
+	old, err := w.cluster.leader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.probed(ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	m.fault = time.Now()
+	err = w.net.unplug(old.host)
+	if err == nil {
+		err = pause(ctx, glimpse)
+	}
+	back := time.Now()
+	err = errors.Join(err, w.net.plug(old.host))
+	w.finish(t, m)
+	if err != nil {
+		t.Error(err)
+	}
+	w.add(t, limited(m.idleLast(back), limitIdleEnded.Seconds()))
+}
+
+// probed waits until pointsman, if it is there, has just had an answer from the node.
+func (w *world) probed(ctx context.Context, node *member) error {
+	for _, p := range w.proxies {
+		if p.name != "pointsman" {
+			continue
+		}
+		return waitFor(ctx, 10*time.Second, "a probe", func() error {
+			now := time.Now()
+			for _, k := range w.capture.between(now.Add(-200*time.Millisecond), now) {
+				if k.node == node && k.status != 0 && k.peer.Addr() == p.host.addr {
+					return nil
+				}
+			}
+			return errors.New("none yet")
+		})
+	}
+	return nil
+}
+
+// idleLast is when the last idle session ended; till is when the host was back.
+func (m *measurement) idleLast(till time.Time) row {
+	r := m.row("idle sessions: the last of 20 ended", "s", func(o outcome) (float64, bool) {
+		if o.idleEnded < idleSessions || m.fault.Add(o.idleLast).After(till) {
+			return till.Sub(m.fault).Seconds(), true
+		}
+		return o.idleLast.Seconds(), false
+	})
+	delete(r.Values, "floor") // nothing ends libpq's idle sessions
+	return r
 }
 
 // silence proves that the host does not answer and that nobody answers for it.

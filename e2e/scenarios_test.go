@@ -29,16 +29,24 @@ type measurement struct {
 // begin lets clients work on every way, all of them led to the leader.
 func (w *world) begin(ctx context.Context, t *testing.T, scenario string) *measurement {
 	t.Helper()
+	m := w.beginQuiet(ctx, t, scenario, false)
+	if err := waitFor(ctx, 20*time.Second, "writes on every way", func() error { return writing(m.clients, 2) }); err != nil {
+		t.Fatal(err)
+	}
+	m.fault = time.Now()
+	return m
+}
+
+// beginQuiet does the same, if quiet with idle sessions alone.
+func (w *world) beginQuiet(ctx context.Context, t *testing.T, scenario string, quiet bool) *measurement {
+	t.Helper()
 	if err := w.settled(ctx); err != nil {
 		t.Fatal(err)
 	}
 	w.capture.reset()
 	w.capture.dropped()
-	all, err := w.startClients(ctx, scenario)
+	all, err := w.startClients(ctx, scenario, quiet)
 	t.Cleanup(func() { stopClients(all) })
-	if err == nil {
-		err = waitFor(ctx, 20*time.Second, "writes on every way", func() error { return writing(all, 2) })
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
