@@ -17,7 +17,7 @@ import (
 
 const (
 	// warmUp lets a fresh proxy grow its heap and pools, and TCP its windows.
-	warmUp = 300 * time.Millisecond
+	warmUp = 200 * time.Millisecond
 	// settle lets a proxy give back what idle sessions do not need.
 	settle = 400 * time.Millisecond
 )

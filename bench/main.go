@@ -70,7 +70,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.SetOutput(stderr)
 	rounds := flags.Int("rounds", 5, "rounds; the table shows medians")
 	seconds := flags.Float64("seconds", 1.5, "length of one measurement")
-	patience := flags.Duration("patience", 45*time.Second, "time to lose, in all, by waiting for other programs to be quiet and by measuring again where they were not")
+	patience := flags.Duration("patience", 30*time.Second, "time to lose, in all, by waiting for other programs to be quiet and by measuring again where they were not")
 	only := flags.String("only", "", "comma-separated workloads: "+strings.Join(names(allWorkloads), ", "))
 	which := flags.String("proxies", "haproxy,nginx,copy,pointsman", "comma-separated proxies: "+strings.Join(names(allProxies), ", "))
 	program := flags.String("pointsman", "", "pointsman program to measure (default: build ./cmd/pointsman)")

@@ -20,6 +20,7 @@ type report struct {
 	When    time.Time         `json:"when"`
 	Kernel  string            `json:"kernel"`
 	Cores   int               `json:"cores"`
+	TCP     string            `json:"tcp_congestion_control"`
 	Rounds  int               `json:"rounds"`
 	Seconds float64           `json:"seconds"`
 	Awake   bool              `json:"cores_kept_awake"`
@@ -54,6 +55,10 @@ func newReport(o options) *report {
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		r.Kernel = unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:])
+	}
+	// It decides how smoothly a bulk stream flows, and is the machine's choice.
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil {
+		r.TCP = strings.TrimSpace(string(text))
 	}
 	return r
 }
@@ -202,7 +207,7 @@ func (r *report) footer() string {
 	if r.Awake {
 		awake = " kept awake"
 	}
-	text := fmt.Sprintf("Medians of %d rounds of %.1f s, in turns; in brackets: times HAProxy's. Linux %s, %d cores%s, loopback, %d threads each.\n", r.Rounds, r.Seconds, r.Kernel, r.Cores, awake, threads)
+	text := fmt.Sprintf("Medians of %d rounds of %.1f s, in turns; in brackets: times HAProxy's. Linux %s, %d cores%s, loopback, TCP %s, %d threads each.\n", r.Rounds, r.Seconds, r.Kernel, r.Cores, awake, r.TCP, threads)
 	if len(others) > 0 {
 		worst := others[0]
 		for _, o := range others {

@@ -15,7 +15,7 @@ import (
 func testReport() *report {
 	o := options{rounds: 3, measure: time.Second, proxies: []proxy{{name: "haproxy"}, {name: "nginx"}, {name: "pointsman"}}}
 	r := newReport(o)
-	r.Kernel, r.Cores = "6.18", 2
+	r.Kernel, r.Cores, r.TCP, r.Awake = "6.18", 2, "cubic", true
 	r.Titles = map[string]string{"haproxy": "HAProxy 2.6", "nginx": "nginx", "pointsman": "pointsman"}
 	w := workload{"bulk", "bulk, one stream", bulk, 1, 0}
 	take := func(proxy int, gigabytes, cpu, user, other float64) {
@@ -39,7 +39,7 @@ const wantTable = `
 | proxy's CPU, s/GB        |       0.524 | 0.250 (0.48) |    failed |
 | of it in user mode, s/GB |       0.052 | 0.050 (0.95) |    failed |
 
-Medians of 3 rounds of 1.0 s, in turns; in brackets: times HAProxy's. Linux 6.18, 2 cores, loopback, 2 threads each.
+Medians of 3 rounds of 1.0 s, in turns; in brackets: times HAProxy's. Linux 6.18, 2 cores kept awake, loopback, TCP cubic, 2 threads each.
 Other programs used 16 % of the machine (median; 30 % at worst). The client used at most 50 % of a core, the server 25 %.
 `
 
