@@ -109,12 +109,12 @@ func machineIdle() (time.Duration, error) {
 	}
 	// cpu user nice system idle iowait …, in hundredths of a second (USER_HZ).
 	line, _, _ := strings.Cut(string(text), "\n")
-	fields := strings.Fields(line)
-	if len(fields) < 6 {
+	columns := strings.Fields(line)
+	if len(columns) < 6 {
 		return 0, fmt.Errorf("reading the machine's idle time: /proc/stat begins with %q", line)
 	}
 	sum := time.Duration(0)
-	for _, field := range fields[4:6] {
+	for _, field := range columns[4:6] {
 		n, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("reading the machine's idle time: %w", err)
