@@ -53,7 +53,7 @@ func TestNoAllocations(t *testing.T) {
 	for range 50 {
 		once()
 	}
-	if n := testing.AllocsPerRun(200, once); n > 0.5 {
+	if n := testing.AllocsPerRun(50, once); n > 0.5 {
 		t.Errorf("%v allocations per session of 10 messages", n)
 	}
 }

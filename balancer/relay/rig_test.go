@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -87,6 +88,7 @@ type desk struct {
 	events  []Event
 	records []Record
 	fault   error
+	release func() // called on the loop's thread at each Release
 }
 
 func (d *desk) Route(q Request) (Ticket, time.Duration) {
@@ -111,6 +113,9 @@ func (d *desk) move(from, to Place) {
 }
 
 func (d *desk) Release(t Ticket) {
+	if d.release != nil {
+		d.release()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if t.Place == Nowhere {
@@ -143,10 +148,15 @@ func (d *desk) count(p Place) int {
 	return d.places[p]
 }
 
-func (d *desk) saw(kind EventKind) (n int) {
+// seen returns the events so far.
+func (d *desk) seen() []Event {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, e := range d.events {
+	return slices.Clone(d.events)
+}
+
+func (d *desk) saw(kind EventKind) (n int) {
+	for _, e := range d.seen() {
 		if e.Kind == kind {
 			n++
 		}
@@ -260,6 +270,12 @@ func (r *rig) end() {
 	}
 }
 
+// established waits until server 0 had n sessions.
+func (r *rig) established(n int) {
+	r.t.Helper()
+	eventually(r.t, "established sessions", func() bool { _, s := r.Counters(); return s[0].Total == uint64(n) })
+}
+
 // dial connects a client.
 func (r *rig) dial() *net.TCPConn { return dial(r.t, r.addr) }
 
@@ -314,6 +330,15 @@ func serveOn(t testing.TB, addr string, handle func(*net.TCPConn)) net.Listener 
 		wg.Wait()
 	})
 	return l
+}
+
+// connectTCP starts a connect from a raw socket.
+func connectTCP(at endpoint) (fd int32, errno syscall.Errno) {
+	fd, errno = socketTCP(at.family())
+	if errno == 0 {
+		errno = connectFD(fd, at)
+	}
+	return fd, errno
 }
 
 // accepted serves by handing the connections to the test.

@@ -184,15 +184,7 @@ func socketTCP(family int) (int32, unix.Errno) {
 	return int32(fd), 0
 }
 
-// connectTCP starts a connect to a server. EINPROGRESS is its usual answer.
-func connectTCP(to endpoint) (fd int32, errno unix.Errno) {
-	fd, errno = socketTCP(to.family())
-	if errno != 0 {
-		return -1, errno
-	}
-	return fd, connectFD(fd, to)
-}
-
+// connectFD starts a connect to a server. EINPROGRESS is its usual answer.
 func connectFD(fd int32, to endpoint) unix.Errno {
 	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)

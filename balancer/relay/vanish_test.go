@@ -1,0 +1,230 @@
+package relay
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A peer that vanishes without a FIN while data is on its way to it is found
+// by the sweeper; one that is only away for a moment, or idle, is left alone.
+// This runs in a network namespace of its own (a child process), with the peer
+// in another one.
+func TestPeerVanishes(t *testing.T) {
+	if os.Getenv("RELAY_CHILD") == "" {
+		child := exec.Command(os.Args[0], "-test.run=^TestPeerVanishes$", "-test.v")
+		child.Env = append(os.Environ(), "RELAY_CHILD=1")
+		child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+		if os.Geteuid() != 0 {
+			child.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+			child.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+			child.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+		}
+		output, err := child.CombinedOutput()
+		if _, ran := err.(*exec.ExitError); err != nil && !ran && os.Getenv("CI") != "true" {
+			t.Skip("no network namespace to be had: ", err)
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, output)
+		}
+		return
+	}
+	peer := newPeerHost(t)
+	const silence = 600 * time.Millisecond
+	r := newRig(t, func(s *setup) {
+		s.Silence = silence
+		s.listen = "192.0.2.1:0"
+	})
+	remote, remoteConns := acceptedOn(t, peer.listen(t))
+	local, localConns := accepted(t)
+
+	r.desk.setRoute(to(remote, 0, 1))
+	idle, _ := r.dial(), await(t, "a server's side", remoteConns)
+	toServer := r.dial()
+	server := await(t, "a server's side", remoteConns)
+	r.desk.setRoute(to(local, 1, 2))
+	client := peer.dial(t, r.addr)
+	fromClient := await(t, "a server's side", localConns)
+	ping2(t, toServer, server)
+	ping2(t, client, fromClient)
+
+	peer.setLink(t, false)
+	_, _ = io.WriteString(toServer, "is anybody there?")
+	time.Sleep(silence / 3)
+	peer.setLink(t, true)
+	wantText(t, server, "is anybody there?")
+
+	peer.setLink(t, false)
+	begin := time.Now()
+	_, _ = io.WriteString(toServer, "and now?")
+	_, _ = io.WriteString(fromClient, "and now?")
+	if _, err := io.Copy(io.Discard, toServer); err != nil {
+		t.Errorf("the client of a server that vanished saw %v", err)
+	}
+	if _, err := io.Copy(io.Discard, fromClient); err == nil {
+		t.Error("the server of a client that vanished saw a clean end")
+	}
+	took := time.Since(begin)
+	t.Logf("found after %v, with a limit of %v", took, silence)
+	if took < silence || took > 4*silence {
+		t.Errorf("found after %v", took)
+	}
+	for _, rec := range r.desk.ended(t, 2) {
+		if rec.Cause != PeerVanished {
+			t.Errorf("cause %d", rec.Cause)
+		}
+	}
+	if r.desk.saw(ServerSilent) != 1 {
+		t.Errorf("events %+v", r.desk.seen())
+	}
+	_ = idle.SetReadDeadline(time.Now())
+	if _, err := idle.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Error("an idle session was ended")
+	}
+}
+
+// acceptedOn is accepted on a listener that is there already.
+func acceptedOn(t *testing.T, l net.Listener) (net.Listener, <-chan *net.TCPConn) {
+	conns := make(chan *net.TCPConn, 16)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns <- c.(*net.TCPConn)
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-done
+		for len(conns) > 0 {
+			_ = (<-conns).Close()
+		}
+	})
+	return l, conns
+}
+
+// peerHost is another network namespace, 192.0.2.2 (RFC 5737) to our 192.0.2.1.
+// What it does runs on a thread that lives there.
+type peerHost struct{ do chan func() }
+
+func newPeerHost(t *testing.T) *peerHost {
+	t.Helper()
+	h := &peerHost{do: make(chan func())}
+	ready := make(chan error)
+	home, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		ready <- h.arrive(int(home.Fd()))
+		for f := range h.do {
+			f()
+		}
+	}()
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { close(h.do) })
+	for _, name := range []string{"lo", "near"} {
+		if err := setUp(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := addAddress("near", "192.0.2.1/24"); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// arrive moves the thread to a new namespace, with a cable to the old one.
+func (h *peerHost) arrive(home int) error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("unsharing the network: %w", err)
+	}
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "far"}, PeerName: "near", PeerNamespace: netlink.NsFd(home)}
+	if err := netlink.LinkAdd(cable); err != nil {
+		return fmt.Errorf("adding a veth pair: %w", err)
+	}
+	if err := setUp("far"); err != nil {
+		return err
+	}
+	return addAddress("far", "192.0.2.2/24")
+}
+
+func setUp(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding %s: %w", name, err)
+	}
+	return netlink.LinkSetUp(link)
+}
+
+func addAddress(name, address string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding %s: %w", name, err)
+	}
+	a, err := netlink.ParseAddr(address)
+	if err != nil {
+		return err
+	}
+	return netlink.AddrAdd(link, a)
+}
+
+// on runs f in the peer's namespace.
+func (h *peerHost) on(t *testing.T, f func() error) {
+	t.Helper()
+	errs := make(chan error)
+	h.do <- func() { errs <- f() }
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *peerHost) listen(t *testing.T) (l net.Listener) {
+	h.on(t, func() (err error) { l, err = net.Listen("tcp", "192.0.2.2:0"); return err })
+	return l
+}
+
+func (h *peerHost) dial(t *testing.T, addr string) (c *net.TCPConn) {
+	h.on(t, func() error {
+		// Without fallbacks and cancelling, the dial stays on this thread.
+		conn, err := (&net.Dialer{FallbackDelay: -1}).Dial("tcp", addr)
+		if err == nil {
+			c = conn.(*net.TCPConn)
+		}
+		return err
+	})
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(3 * patience))
+	return c
+}
+
+// setLink pulls the cable, or plugs it in.
+func (h *peerHost) setLink(t *testing.T, up bool) {
+	h.on(t, func() error {
+		link, err := netlink.LinkByName("far")
+		if err != nil {
+			return err
+		}
+		if up {
+			return netlink.LinkSetUp(link)
+		}
+		return netlink.LinkSetDown(link)
+	})
+}
