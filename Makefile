@@ -34,7 +34,7 @@ test: ## install what is missing, then run every test (root; some minutes)
 
 .PHONY: test-quick
 test-quick: ## unit tests only; seconds, no privileges
-	go test ./...
+	go test -short ./...
 
 .PHONY: test-unit
 test-unit:
@@ -52,11 +52,11 @@ test-package: # the packages read back, and their programs run under qemu-user
 	go test -tags package -count=1 -timeout 10m -v ./openwrt/mkpackage
 
 .PHONY: test-e2e
-test-e2e: all # a real Patroni cluster in network namespaces
+test-e2e: # a real Patroni cluster in network namespaces
 	go test -tags e2e -count=1 -timeout 15m -v ./e2e
 
 .PHONY: bench
-bench: all ## measure it beside HAProxy and nginx (root)
+bench: ## measure it beside HAProxy and nginx (root)
 	go run ./bench
 
 .PHONY: package
