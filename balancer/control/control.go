@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,7 +53,7 @@ func Listen(path string, snapshot func() *balancer.Snapshot, log *slog.Logger) (
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("control socket %s: another pointsman answers there; end it first, or set `option control` to another path", path)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
+	} else if info, statErr := os.Lstat(path); errors.Is(err, syscall.ECONNREFUSED) && statErr == nil && info.Mode().Type() == fs.ModeSocket {
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("replacing the control socket that was left behind: %w", err)
 		}
@@ -134,7 +135,9 @@ func (s *Server) answer(w io.Writer, command string) {
 			return
 		}
 	default:
-		fmt.Fprintf(w, "Unknown command: '%.80q', but maybe one of the following ones is a better match:\n  %-20s : everything that `pointsman status` shows, as JSON\n", command, ShowJSON)
+		quoted := strconv.Quote(command[:min(len(command), 80)])
+		fmt.Fprintf(w, "Unknown command: '%s', but maybe one of the following ones is a better match:\n  %-20s : everything that `pointsman status` shows, as JSON\n",
+			quoted[1:len(quoted)-1], ShowJSON)
 	}
 	fmt.Fprintln(w)
 }

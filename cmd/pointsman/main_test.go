@@ -50,7 +50,6 @@ func call(t *testing.T, args ...string) (status int, stdout, stderr string) {
 type process struct {
 	t        *testing.T
 	out      *lines // both streams
-	stop     context.CancelFunc
 	ended    chan int
 	file     string
 	socket   string
@@ -61,17 +60,9 @@ type process struct {
 // waits until it listens. head is put into the backend's section.
 func spawn(t *testing.T, servers, head string) *process {
 	t.Helper()
-	addr, release, err := simulation.Reserve()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(release)
-	dir := t.TempDir()
-	p := &process{t: t, out: &lines{}, ended: make(chan int, 1), file: filepath.Join(dir, "pointsman"),
-		socket: filepath.Join(dir, "control.sock"), listener: addr.String()}
+	p := prepare(t, servers)
 	p.write(p.uci(servers, head))
 	ctx, cancel := context.WithCancel(context.Background())
-	p.stop = cancel
 	go func() { p.ended <- pointsman(ctx, env{p.out, p.out}, []string{"pointsman", "run", "-c", p.file}) }()
 	t.Cleanup(func() {
 		cancel()

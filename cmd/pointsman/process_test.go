@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"pointsman/cmd/pointsman/simulation"
 )
 
 // asProgram makes the test's binary the program itself, for tests that need a
@@ -77,32 +75,9 @@ func publicDir(t *testing.T) string {
 // spawnProgram is spawn in a process of its own, with so many descriptors.
 func spawnProgram(t *testing.T, servers string, descriptors int) (*process, *exec.Cmd) {
 	t.Helper()
-	addr, release, err := simulation.Reserve()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(release)
-	dir := t.TempDir()
-	p := &process{t: t, out: &lines{}, ended: make(chan int, 1), file: filepath.Join(dir, "pointsman"),
-		socket: filepath.Join(dir, "control.sock"), listener: addr.String()}
-	p.write(p.uci(servers, ""))
+	p := prepare(t, servers)
 	cmd := program(t, descriptors, "run", "-c", p.file)
-	cmd.Stdout, cmd.Stderr = p.out, p.out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		cmd.Wait()
-		p.ended <- cmd.ProcessState.ExitCode()
-	}()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-p.ended
-		if t.Failed() {
-			t.Logf("log:\n%s", p.out)
-		}
-	})
-	p.until("frontend ft listens on")
+	p.launch(cmd)
 	return p, cmd
 }
 
@@ -192,10 +167,7 @@ func TestStartAfterAKill(t *testing.T) {
 // its own, where ports below 1024 are privileged whatever this machine says.
 func TestWithoutPrivileges(t *testing.T) {
 	if os.Getuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("needs root, to become nobody")
-		}
-		t.Skip("needs root, to become nobody")
+		lack(t, "root, to become nobody")
 	}
 	dir := publicDir(t)
 	text := func(port int, control string) string {

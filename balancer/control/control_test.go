@@ -1,0 +1,135 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"pointsman/balancer"
+)
+
+// serve runs a server until the test ends, and returns its socket.
+func serve(t *testing.T) string {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	path := filepath.Join(t.TempDir(), "run", "control.sock")
+	s, err := Listen(path, func() *balancer.Snapshot { return &balancer.Snapshot{Version: "1.2.3"} }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d goroutines, were %d", runtime.NumGoroutine(), before)
+			}
+		}
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("the socket is left: %v", err)
+		}
+	})
+	return path
+}
+
+func dial(t *testing.T, path string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	return c
+}
+
+func TestAsk(t *testing.T) {
+	s, err := Ask(serve(t))
+	if err != nil || s.Version != "1.2.3" {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestAnswersAsAStatsSocketDoes(t *testing.T) {
+	c := dial(t, serve(t))
+	fmt.Fprintf(c, "show  pointsman json ; show\x07stat\n")
+	out, err := io.ReadAll(c) // one line, and the connection ends
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := strings.Split(string(out), "\n\n")
+	if len(answers) != 3 || !strings.HasPrefix(answers[0], `{"version":"1.2.3"`) || !strings.HasPrefix(answers[1], `Unknown command: 'show\astat'`) {
+		t.Errorf("%q", answers)
+	}
+}
+
+func TestOnlyItsOwnerMayAsk(t *testing.T) {
+	info, err := os.Stat(serve(t))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+func TestLongLineIsNotAnswered(t *testing.T) {
+	c := dial(t, serve(t))
+	fmt.Fprint(c, strings.Repeat("x", 2*maxLine))
+	if out, _ := io.ReadAll(c); len(out) != 0 {
+		t.Errorf("%q", out)
+	}
+}
+
+func TestClientsAreBounded(t *testing.T) {
+	path := serve(t)
+	for range maxClients {
+		c := dial(t, path) // says nothing, and keeps its place
+		defer c.Close()
+	}
+	// One more is closed at once; which connection that is, the kernel's order tells.
+	c := dial(t, path)
+	if _, err := bufio.NewReader(c).ReadByte(); err != io.EOF {
+		t.Errorf("one too many: %v", err)
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close() // as a killed daemon leaves it
+	s, err := Listen(path, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.listener.Close()
+}
+
+func TestFileInTheWayIsNotRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Listen(path, nil, slog.New(slog.DiscardHandler)); err == nil {
+		s.listener.Close()
+		t.Error("no error")
+	}
+	if text, _ := os.ReadFile(path); string(text) != "precious" {
+		t.Errorf("the file now holds %q", text)
+	}
+}
