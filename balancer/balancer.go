@@ -109,10 +109,10 @@ func (b *Balancer) Run(ctx context.Context) error {
 		b.step(ctx.Done(), ticker.C)
 	}
 	b.stop(ticker.C)
+	err := b.engine.Close()
 	cancel()
 	b.monitors.Wait()
-	err := b.engine.Close()
-	<-logged
+	<-logged // after the engine: its last sessions have lines too
 	return err
 }
 
