@@ -252,7 +252,7 @@ func TestConnectInFlight(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			hole, fd := blackHole(t)
-			r := newRig(t)
+			r := newRig(t, func(s *setup) { s.backend.TimeoutConnect = time.Minute })
 			r.desk.setRoute(toAddr(hole, 0, 1))
 			var clients []*net.TCPConn
 			for range 5 {

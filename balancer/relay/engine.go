@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -87,6 +88,18 @@ type Engine struct {
 
 // New starts the loops. They have nothing to do until Listen and Assign.
 func New(o Options) (*Engine, error) {
+	e, err := prepare(o)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range e.loops {
+		e.running.Go(l.run)
+	}
+	return e, nil
+}
+
+// prepare makes an engine whose loops do not run yet.
+func prepare(o Options) (*Engine, error) {
 	e := &Engine{
 		director: o.Director, log: o.Log, silence: o.Silence, ceiling: descriptorCeiling(), loopCount: o.Loops,
 		// Never 0 in the loops' clocks, as there 0 means not yet.
@@ -115,9 +128,6 @@ func New(o Options) (*Engine, error) {
 			return nil, err
 		}
 		e.loops = append(e.loops, l)
-	}
-	for _, l := range e.loops {
-		e.running.Go(l.run)
 	}
 	return e, nil
 }
@@ -166,6 +176,7 @@ func (e *Engine) Listen(frontend int32, addr netip.AddrPort) (ListenerID, error)
 	ln := &listener{id: id, fd: fd, frontend: frontend, addr: at.String()}
 	if !home.mail.post(order{kind: orderListen, listener: ln}) {
 		closeFD(fd)
+		return 0, fmt.Errorf("listening on %s: %w", addr, net.ErrClosed)
 	}
 	return id, nil
 }

@@ -16,7 +16,7 @@ import (
 
 // A fence reaches sessions in every state, and no other epoch's.
 func TestFenceReachesAll(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(s *setup) { s.backend.TimeoutConnect = time.Minute })
 	l, conns := accepted(t)
 	hole, _ := blackHole(t)
 	connectTo := func(route func(Request) (Ticket, time.Duration)) (*net.TCPConn, *net.TCPConn) {

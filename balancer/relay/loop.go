@@ -108,23 +108,28 @@ func newLoop(e *Engine, number int) (*loop, error) {
 // without their loop would hang for ever.
 func (l *loop) run() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the loop
-	for stop := false; !stop; {
-		n := l.poll()
-		l.now = l.clock()
-		for i := range n {
-			if l.mail.filled.Load() && l.obey() {
-				stop = true
-			}
-			l.dispatch(&l.events[i])
-		}
+	for !l.round() {
+	}
+	l.close()
+}
+
+// round does what has come up. An order is obeyed before the next event.
+func (l *loop) round() (stop bool) {
+	n := l.poll()
+	l.now = l.clock()
+	for i := range n {
 		if l.mail.filled.Load() && l.obey() {
 			stop = true
 		}
-		l.revisit()
-		l.expire()
-		l.housekeep()
+		l.dispatch(&l.events[i])
 	}
-	l.close()
+	if l.mail.filled.Load() && l.obey() {
+		stop = true
+	}
+	l.revisit()
+	l.expire()
+	l.housekeep()
+	return stop
 }
 
 func (l *loop) clock() time.Duration { return time.Since(l.engine.started) }

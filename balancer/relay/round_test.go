@@ -1,0 +1,134 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// stepper is an engine of one loop that runs only when a test says so, so that
+// several things have come up before the loop looks, in a known order.
+type stepper struct {
+	*rig
+	loop *loop
+}
+
+func newStepper(t *testing.T) *stepper {
+	checkLeaks(t)
+	s := &stepper{rig: &rig{t: t, desk: &desk{}}}
+	e, err := prepare(Options{Loops: 1, Director: s.desk, tune: machineTuning()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Engine, s.loop = e, e.loops[0]
+	t.Cleanup(func() {
+		s.loop.close()
+		s.end()
+	})
+	e.SetFrontend(0, FrontendOptions{LogSessions: true})
+	e.SetBackend(0, BackendOptions{TimeoutConnect: time.Minute})
+	if s.listener, err = e.Listen(0, netip.MustParseAddrPort("127.0.0.1:0")); err != nil {
+		t.Fatal(err)
+	}
+	s.addr = e.Addr(s.listener).String()
+	return s
+}
+
+// until steps until ok. Its own order keeps each round from sleeping.
+func (s *stepper) until(what string, ok func() bool) {
+	s.t.Helper()
+	eventually(s.t, what, func() bool {
+		s.Recall(0)
+		s.loop.round()
+		return ok()
+	})
+}
+
+func (s *stepper) session(slot int32) *session { return s.loop.sessions.at(slot) }
+
+// A session ends and its slot is taken again by a new client, while an event of
+// its server is already among those that are being handled. The event must not
+// be taken for one of the new session's.
+func TestStaleEvent(t *testing.T) {
+	s := newStepper(t)
+	l, conns := accepted(t)
+	s.desk.setRoute(to(l, 0, 1))
+	old := s.dial()
+	s.until("a session", func() bool { return s.loop.sessions.live == 1 && s.session(0).state == relaying })
+	oldServer := await(t, "the server's side", conns)
+
+	hole, _ := blackHole(t)
+	s.desk.setRoute(toAddr(hole, 0, 1))
+	_ = old.SetLinger(0)
+	_ = old.Close()
+	s.dial()
+	_, _ = io.WriteString(oldServer, "late")
+	s.until("a new session", func() bool { return s.desk.asked == 2 })
+	if got := s.session(0).state; got != connecting {
+		t.Errorf("the new session is in state %d, want %d: it took the old one's event", got, connecting)
+	}
+}
+
+// The server says why it ends and resets, but the loop first tries to write to
+// it, and learns by that. The client must get the reason, and no clean end.
+func TestWriteMeetsReset(t *testing.T) {
+	for _, words := range []string{"FATAL: the reason", ""} {
+		s := newStepper(t)
+		l, conns := accepted(t)
+		s.desk.setRoute(to(l, 0, 1))
+		client := s.dial()
+		s.until("a session", func() bool { return s.loop.sessions.live == 1 && s.session(0).state == relaying })
+		server := await(t, "the server's side", conns)
+
+		_, _ = io.WriteString(client, "query")
+		_, _ = io.WriteString(server, words)
+		_ = server.SetLinger(0)
+		_ = server.Close()
+		s.until("the end", func() bool { return s.loop.sessions.live == 0 })
+		wantText(t, client, words)
+		if _, err := io.Copy(io.Discard, client); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the client saw %v, want a reset", err)
+		}
+	}
+}
+
+// A server that ends by itself when the client says goodbye closes first, and
+// the TIME_WAIT is its own.
+func TestNoTimeWaitTowardsServer(t *testing.T) {
+	r := newRig(t)
+	l := serve(t, func(c *net.TCPConn) { _, _ = io.ReadFull(c, make([]byte, 7)) })
+	r.desk.setRoute(to(l, 0, 1))
+	for range 20 {
+		c := r.dial()
+		_, _ = io.WriteString(c, "goodbye")
+		_ = c.Close()
+	}
+	r.desk.ended(t, 20)
+	if n := timeWaitsTo(t, addrOf(l).Port()); n > 0 {
+		t.Errorf("%d of 20 connections are in TIME_WAIT on the proxy's side", n)
+	}
+}
+
+// timeWaitsTo counts the sockets in TIME_WAIT whose remote port is port.
+func timeWaitsTo(t *testing.T, port uint16) (n int) {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		const timeWait = "06" // enum in Linux's include/net/tcp_states.h
+		f := strings.Fields(line)
+		if len(f) > 3 && f[3] == timeWait && strings.HasSuffix(f[2], fmt.Sprintf(":%04X", port)) {
+			n++
+		}
+	}
+	return n
+}
