@@ -76,7 +76,7 @@ func lacks() error {
 	} else {
 		programs.pgBin = dirs[len(dirs)-1]
 		find(&programs.psql, programs.pgBin+"/psql", "postgresql-client")
-		find(&programs.pgbench, programs.pgBin+"/pgbench", "postgresql-contrib")
+		find(&programs.pgbench, programs.pgBin+"/pgbench", "postgresql")
 	}
 	if programs.python != "" {
 		if exec.Command(programs.python, "-c", "import psycopg2, etcd").Run() != nil {
