@@ -34,11 +34,11 @@ test: ## install what is missing, then run every test (root; some minutes)
 
 .PHONY: test-quick
 test-quick: ## unit tests only; seconds, no privileges
-	go test -short ./...
+	go test -short -timeout 1m ./...
 
 .PHONY: test-unit
 test-unit:
-	go test $(RACE) ./...
+	go test $(RACE) -timeout 5m ./...
 
 .PHONY: test-cross
 test-cross: # vet compiles the tests too
