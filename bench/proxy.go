@@ -70,7 +70,7 @@ stream {
 
 const pointsmanConfig = `
 config global 'global'
-	option control ''
+	option control '{dir}/control.sock'
 	option loops '{threads}'
 
 config frontend 'ft'
