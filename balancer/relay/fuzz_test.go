@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	fuzzTime = flag.Duration("relay.fuzz", envDuration("RELAY_FUZZ", time.Second), "how long TestStreamFuzz runs (or RELAY_FUZZ)")
+	fuzzTime = flag.Duration("relay.fuzz", envDuration("RELAY_FUZZ", 600*time.Millisecond), "how long TestStreamFuzz runs (or RELAY_FUZZ)")
 	fuzzSeed = flag.Uint64("relay.seed", 0, "seed of TestStreamFuzz; 0 = a new one")
 )
 

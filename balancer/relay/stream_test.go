@@ -399,7 +399,7 @@ func TestInheritedOptions(t *testing.T) {
 // Many short sessions of random lengths; afterwards nothing is left, and the
 // counters are what the two ends saw.
 func TestManySessions(t *testing.T) {
-	sessions := 2000
+	sessions := 1000
 	if raceEnabled {
 		sessions = 600
 	}
