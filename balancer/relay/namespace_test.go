@@ -1,12 +1,14 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -15,27 +17,79 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// inNamespace runs the calling test again, in a child process with a network
+// namespace of its own, and reports whether this is the child.
+func inNamespace(t *testing.T) bool {
+	if os.Getenv("RELAY_CHILD") != "" {
+		return true
+	}
+	t.Parallel()
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	child.Env = append(os.Environ(), "RELAY_CHILD=1")
+	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	if os.Geteuid() != 0 {
+		child.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		child.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		child.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	output, err := child.CombinedOutput()
+	if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran && os.Getenv("CI") != "true" {
+		t.Skip("no network namespace to be had: ", err)
+	}
+	if err != nil {
+		t.Errorf("the child: %v", err)
+	}
+	t.Logf("%s", output)
+	return false
+}
+
+// Local ports run out: that is no word about the server.
+func TestOutOfPorts(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	if err := setUp("lo"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40001"), 0); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, func(s *setup) { s.listen = "127.0.0.1:5000" })
+	target := to(serveOn(t, "127.0.0.1:5001", echo), 0, 1)
+	r.desk.setRoute(func(q Request) (Ticket, time.Duration) {
+		if q.Failures > 0 {
+			return Ticket{}, 0
+		}
+		return target(q)
+	})
+	var clients []net.Conn
+	for i := range 3 {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 6000 + i}}
+		c, err := d.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients = append(clients, c)
+		if i < 2 {
+			ping(t, c, "served")
+		}
+	}
+	wantEnd(t, clients[2], false)
+	rec := r.desk.ended(t, 1)[0]
+	if rec.Cause != Exhausted || rec.Failures != 1 || len(r.desk.seen()) > 0 {
+		t.Errorf("record %+v, events %+v", rec, r.desk.seen())
+	}
+	if text := r.log.String(); !strings.Contains(text, "ip_local_port_range") {
+		t.Errorf("no advice: %s", text)
+	}
+	ping(t, clients[0], "still served")
+}
+
 // A peer that vanishes without a FIN while data is on its way to it is found
 // by the sweeper; one that is only away for a moment, or idle, is left alone.
-// This runs in a network namespace of its own (a child process), with the peer
-// in another one.
 func TestPeerVanishes(t *testing.T) {
-	if os.Getenv("RELAY_CHILD") == "" {
-		child := exec.Command(os.Args[0], "-test.run=^TestPeerVanishes$", "-test.v")
-		child.Env = append(os.Environ(), "RELAY_CHILD=1")
-		child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
-		if os.Geteuid() != 0 {
-			child.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
-			child.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-			child.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-		}
-		output, err := child.CombinedOutput()
-		if _, ran := err.(*exec.ExitError); err != nil && !ran && os.Getenv("CI") != "true" {
-			t.Skip("no network namespace to be had: ", err)
-		}
-		if err != nil {
-			t.Fatalf("%v\n%s", err, output)
-		}
+	if !inNamespace(t) {
 		return
 	}
 	peer := newPeerHost(t)
