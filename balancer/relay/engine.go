@@ -9,15 +9,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-const (
-	maxLoops = 4
-	// littleMemory is where buffers are made smaller: below it are routers.
-	littleMemory = 256 << 20
-)
+// maxLoops is enough to fill the network cards that routers have.
+const maxLoops = 4
 
 // Options are what an Engine needs.
 type Options struct {
@@ -27,40 +22,6 @@ type Options struct {
 	Silence  time.Duration // a peer that leaves data unacknowledged for so long is gone; 0 = 15 s
 
 	tune *tuning // nil = chosen by the machine's memory
-}
-
-// tuning holds the sizes that tests change.
-type tuning struct {
-	scratch  int // bytes that one read may bring
-	turn     int // bytes that a direction may move in one turn
-	pipeSize int
-	pipes    int           // open at once per loop
-	finDelay time.Duration // 0 = a FIN is passed on at once
-	sndbuf   int           // SO_SNDBUF of both sides; 0 = the kernel's
-	flip     int           // change the mode of a direction every so many operations; 0 = by the rule
-	flips    *atomic.Int64
-}
-
-func machineTuning() *tuning {
-	t := &tuning{scratch: 64 << 10, turn: turnBytes, pipeSize: 256 << 10, pipes: maxPipes, finDelay: finDelay}
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil && uint64(info.Totalram)*uint64(info.Unit) <= littleMemory {
-		t.scratch, t.pipeSize, t.pipes = 16<<10, 64<<10, maxPipes/4
-	}
-	return t
-}
-
-// flipMode changes the mode of an empty direction at random moments, in tests.
-func (t *tuning) flipMode(d *side) {
-	if t.flip > 0 && t.flips.Add(1)%int64(t.flip) == 0 {
-		d.mode = bySplice - d.mode
-	}
-}
-
-func (l *loop) tuneSocket(fd int32) {
-	if l.tune.sndbuf > 0 {
-		setsockopt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, l.tune.sndbuf)
-	}
 }
 
 // Engine runs the loops. Its methods may be called from any goroutine, from
