@@ -101,7 +101,7 @@ var globalKeys = []Key{
 		func(g *Global) *bool { return &g.Enabled }),
 	key("log_level", "info", oneOf(LogError, LogWarning, LogInfo, LogDebug), "The least severity that is logged. `debug` adds a line per session.",
 		func(g *Global) *LogLevel { return &g.LogLevel }),
-	key("control", "/var/run/pointsman/control.sock", socketPath, "Unix socket on which `pointsman status` asks the daemon.",
+	key("control", "/var/run/pointsman/control.sock", socketPath, "Unix socket on which `pointsman status` asks the daemon. `none`: no socket. Read at the start only.",
 		func(g *Global) *string { return &g.Control }),
 	key("loops", "0", integer(0, 4), "Event loops, each on a thread of its own. `0`: one per core, at most 4. Read at the start only.",
 		func(g *Global) *int { return &g.Loops }),

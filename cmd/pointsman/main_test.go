@@ -252,9 +252,10 @@ func TestReload(t *testing.T) {
 		t.Fatalf("after a bad file: %q", got)
 	}
 
-	p.write(p.uci(c.UCI("bk"), "option fall '5'"))
+	p.write(strings.Replace(p.uci(c.UCI("bk"), "option fall '5'"), "option control", "option loops '1'\n\toption control", 1))
 	hangup(t)
 	p.until("reloaded " + p.file)
+	p.until("options 'control' and 'loops' are read at the start only")
 	if s := p.status(); s.ReloadErr != "" {
 		t.Errorf("reload_error: %q", s.ReloadErr)
 	}

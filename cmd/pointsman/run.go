@@ -44,11 +44,16 @@ type daemonOptions struct {
 
 // daemon runs the balancer until ctx is done.
 func daemon(ctx context.Context, o daemonOptions) error {
+	// First of all, because a SIGHUP that nobody expects ends a process.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+
 	cfg, err := uci.Load(o.configFile)
 	if err != nil {
 		return err
 	}
-	d := &running{options: o, started: time.Now()}
+	d := &running{options: o, global: cfg.Global}
 	d.setLevel(cfg.Global.LogLevel)
 	loops := cfg.Global.Loops
 	if loops == 0 {
@@ -64,10 +69,6 @@ func daemon(ctx context.Context, o daemonOptions) error {
 
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-
 	var tasks sync.WaitGroup
 	ended := make(chan error, 2)
 	task := func(run func(context.Context) error) {
@@ -98,7 +99,7 @@ func daemon(ctx context.Context, o daemonOptions) error {
 type running struct {
 	options  daemonOptions
 	balancer *balancer.Balancer
-	started  time.Time
+	global   config.Global // as at the start
 
 	mu        sync.Mutex // guards what a reload changes
 	reloaded  time.Time
@@ -155,6 +156,9 @@ func (d *running) reload() {
 	d.reloaded = time.Now()
 	d.setLevel(cfg.Global.LogLevel)
 	d.options.log.Info("reloaded " + d.options.configFile)
+	if cfg.Global.Control != d.global.Control || cfg.Global.Loops != d.global.Loops {
+		d.options.log.Warn("options 'control' and 'loops' are read at the start only: restart for their new values")
+	}
 }
 
 func (d *running) snapshot() *balancer.Snapshot {
