@@ -233,7 +233,7 @@ func tcpInfo(fd int32, info *unix.TCPInfo) bool {
 	size := uint32(unsafe.Sizeof(*info))
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
 		uintptr(unsafe.Pointer(info)), uintptr(unsafe.Pointer(&size)), 0)
-	return errno == 0
+	return errno == 0 && size >= uint32(unsafe.Offsetof(info.Pmtu))
 }
 
 // recv returns n > 0, or 0 at the peer's FIN, or an error.
