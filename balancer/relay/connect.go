@@ -46,7 +46,11 @@ func (l *loop) ask(s *session, failed int32) {
 	s.limit = limit
 	switch t.Place {
 	case Held, Queued:
-		l.wait(s, s.accepted+limit, l.now+l.retryOf(s.backend))
+		giveUp := never
+		if limit < never-s.accepted {
+			giveUp = s.accepted + limit
+		}
+		l.wait(s, giveUp, l.now+l.retryOf(s.backend))
 	case Slotted:
 		if rest := l.restOf(s); l.now < rest {
 			l.wait(s, never, rest)

@@ -124,7 +124,7 @@ type Record struct {
 
 // FrontendOptions are the loops' part of a frontend's settings.
 type FrontendOptions struct {
-	MaxConn     int           // accepts stop at so many clients, waiting ones included
+	MaxConn     int           // accepts stop at so many clients, waiting ones included; 0 = no limit
 	Timeout     time.Duration // idle limit of the client's side; 0 = none
 	TimeoutFin  time.Duration // the same once the client half-closed; 0 = Timeout
 	LogSessions bool
@@ -132,17 +132,17 @@ type FrontendOptions struct {
 
 // BackendOptions are the loops' part of a backend's settings.
 type BackendOptions struct {
-	TimeoutConnect time.Duration
+	TimeoutConnect time.Duration // 0 = as long as the kernel tries
 	Timeout        time.Duration // idle limit of the server's side; 0 = none
 	TimeoutFin     time.Duration // the same once the server half-closed; 0 = Timeout
-	Retry          time.Duration // a waiting client is asked about again after so long
+	Retry          time.Duration // a waiting client is asked about again after so long; 0 = 250 ms
 }
 
 // Counters are totals since the start; Current is now.
 type Counters struct {
-	Current int64 // sessions (for a frontend: clients, waiting ones included)
-	Total   uint64
-	In, Out uint64             // bytes from clients to servers, and back
+	Current int64              // sessions, connects included (for a frontend: clients, waiting ones included)
+	Total   uint64             // clients accepted (frontend), sessions established (server)
+	In, Out uint64             // bytes from clients to servers, and back, when the other side's socket took them
 	Refused uint64             // clients that Route refused (frontend), connects that failed (server)
 	Ended   [Denied + 1]uint64 // by Cause
 	MaxSeen int64              // highest Current

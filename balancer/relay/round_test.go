@@ -102,33 +102,50 @@ func TestWriteMeetsReset(t *testing.T) {
 // A server that ends by itself when the client says goodbye closes first, and
 // the TIME_WAIT is its own.
 func TestNoTimeWaitTowardsServer(t *testing.T) {
-	r := newRig(t)
-	l := serve(t, func(c *net.TCPConn) { _, _ = io.ReadFull(c, make([]byte, 7)) })
+	r := newRig(t, func(s *setup) { s.tune.finDelay = patience }) // this machine may be slow
+	const sessions = 20
+	ours := make(chan netip.AddrPort, sessions) // the proxy's ends of the connections
+	l := serve(t, func(c *net.TCPConn) {
+		ours <- netip.MustParseAddrPort(c.RemoteAddr().String())
+		_, _ = io.ReadFull(c, make([]byte, 7))
+	})
 	r.desk.setRoute(to(l, 0, 1))
-	for range 20 {
+	for range sessions {
 		c := r.dial()
 		_, _ = io.WriteString(c, "goodbye")
 		_ = c.Close()
 	}
-	r.desk.ended(t, 20)
-	if n := timeWaitsTo(t, addrOf(l).Port()); n > 0 {
-		t.Errorf("%d of 20 connections are in TIME_WAIT on the proxy's side", n)
+	r.desk.ended(t, sessions)
+	waits := timeWaits(t)
+	n := 0
+	for range sessions {
+		if waits[[2]uint16{(<-ours).Port(), addrOf(l).Port()}] {
+			n++
+		}
+	}
+	if n > 0 {
+		t.Errorf("%d of %d connections are in TIME_WAIT on the proxy's side", n, sessions)
 	}
 }
 
-// timeWaitsTo counts the sockets in TIME_WAIT whose remote port is port.
-func timeWaitsTo(t *testing.T, port uint16) (n int) {
+// timeWaits returns the local and remote ports of the sockets in TIME_WAIT.
+func timeWaits(t *testing.T) map[[2]uint16]bool {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
 		t.Fatal(err)
 	}
+	waits := map[[2]uint16]bool{}
 	for line := range strings.Lines(string(table)) {
-		const timeWait = "06" // enum in Linux's include/net/tcp_states.h
-		f := strings.Fields(line)
-		if len(f) > 3 && f[3] == timeWait && strings.HasSuffix(f[2], fmt.Sprintf(":%04X", port)) {
-			n++
+		const timeWait = " 06 " // enum in Linux's include/net/tcp_states.h
+		if !strings.Contains(line, timeWait) {
+			continue
+		}
+		var slot, local, remote uint64
+		var ports [2]uint16
+		if n, _ := fmt.Sscanf(line, "%d: %x:%x %x:%x 06", &slot, &local, &ports[0], &remote, &ports[1]); n == 5 {
+			waits[ports] = true
 		}
 	}
-	return n
+	return waits
 }
