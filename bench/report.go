@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,27 +195,29 @@ func align(lines [][]string) string {
 
 // footer says what the figures are, and what may have disturbed them.
 func (r *report) footer() string {
-	var others []float64
-	client, server := 0.0, 0.0
-	for _, res := range r.Results {
-		for _, s := range res.Samples {
-			if s.Seconds > 0 {
-				others = append(others, s.OtherShare)
-				client, server = max(client, s.Client/s.Seconds), max(server, s.Server/s.Seconds)
-			}
-		}
-	}
 	awake := ""
 	if r.Awake {
 		awake = " kept awake"
 	}
 	text := fmt.Sprintf("Medians of %d rounds of %.1f s, in turns; in brackets: times HAProxy's. Linux %s, %d cores%s, loopback, TCP %s, %d threads each.\n", r.Rounds, r.Seconds, r.Kernel, r.Cores, awake, r.TCP, threads)
-	if len(others) > 0 {
-		worst := others[0]
-		for _, o := range others {
-			worst = max(worst, o)
+	others := map[string][]float64{} // by workload: the share of other programs
+	client, server := 0.0, 0.0
+	for _, res := range r.Results {
+		for _, s := range res.Samples {
+			if s.Seconds > 0 {
+				others[res.Workload] = append(others[res.Workload], s.OtherShare)
+				client, server = max(client, s.Client/s.Seconds), max(server, s.Server/s.Seconds)
+			}
 		}
-		text += fmt.Sprintf("Other programs used %.0f %% of the machine (median; %.0f %% at worst). The client used at most %.0f %% of a core, the server %.0f %%.\n", 100*median(others), 100*worst, 100*client, 100*server)
+	}
+	if len(others) == 0 {
+		return text
+	}
+	text += fmt.Sprintf("The client used at most %.0f %% of a core, the server %.0f %%.\n", 100*client, 100*server)
+	for _, name := range slices.Sorted(maps.Keys(others)) {
+		if share := median(others[name]); share > disturbed {
+			text += fmt.Sprintf("DISTURBED: during %s other programs used %.0f %% of the machine.\n", name, 100*share)
+		}
 	}
 	return text
 }
