@@ -345,3 +345,27 @@ func TestVersionAndUnknownCommand(t *testing.T) {
 		t.Errorf("a typo: %d %q", status, errs)
 	}
 }
+
+// TestSeveralBinds listens on both families at once; their wildcards do not
+// get into each other's way.
+func TestSeveralBinds(t *testing.T) {
+	c := cluster(t)
+	p := prepare(t, c.UCI("bk"))
+	port := p.listener[strings.LastIndex(p.listener, ":")+1:]
+	p.write(strings.Replace(p.uci(c.UCI("bk"), ""), fmt.Sprintf("list bind '%s'", p.listener),
+		fmt.Sprintf("list bind ':%s'\n\tlist bind '[::]:%s'", port, port), 1))
+	p.launch(program(t, 0, "run", "-c", p.file))
+	p.until("leader of bk is now postgres-1")
+	for _, addr := range []string{"127.0.0.1:" + port, "[::1]:" + port} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &whoConn{t, conn}
+		w.who("postgres-1")
+		conn.Close()
+	}
+	if s := p.status(); s.Frontends[0].Total != 2 || len(s.Frontends[0].Binds) != 2 {
+		t.Errorf("%+v", s.Frontends[0])
+	}
+}
