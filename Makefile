@@ -34,7 +34,7 @@ test: ## install what is missing, then run every test (root; some minutes)
 
 .PHONY: test-quick
 test-quick: ## unit tests only; seconds, no privileges
-	go test -short -timeout 1m ./...
+	go test -short -p 4 -timeout 1m ./... # they wait more than they work
 
 .PHONY: test-unit
 test-unit:

@@ -89,6 +89,9 @@ func TestOutOfPorts(t *testing.T) {
 // A peer that vanishes without a FIN while data is on its way to it is found
 // by the sweeper; one that is only away for a moment, or idle, is left alone.
 func TestPeerVanishes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds, and root; not with -short")
+	}
 	if !inNamespace(t) {
 		return
 	}
