@@ -67,6 +67,9 @@ func TestMaxConn(t *testing.T) {
 // Descriptors run out in a child process: accepts pause and go on, connects
 // that lack one are tried again, and nothing is lost.
 func TestOutOfDescriptors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than a second; not with -short")
+	}
 	if server := os.Getenv("RELAY_CHILD"); server != "" {
 		serveWithFewDescriptors(t, server)
 		return

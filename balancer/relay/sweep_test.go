@@ -10,6 +10,9 @@ import (
 // A live peer that has stopped reading is no silent peer, however long it
 // lasts, and its stream stays whole.
 func TestClosedWindowSurvives(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than a second; not with -short")
+	}
 	const silence = 100 * time.Millisecond
 	r := newRig(t, func(s *setup) { s.Silence = silence })
 	l, conns := accepted(t)
