@@ -90,6 +90,7 @@ func (l *loop) wait(s *session, giveUp, retry time.Duration) {
 		return
 	}
 	s.giveUp, s.retry = giveUp, retry
+	l.keep(s)
 	l.arm(s)
 }
 

@@ -62,6 +62,7 @@ type loop struct {
 	frontends, servers tally
 	changed            bool // since the counters were published
 	acceptMore         bool // a listener stopped at the end of its batch
+	hot                bool // the last poll found more events than one
 	publishAt          time.Duration
 	acceptAt           time.Duration // when a listener has rested; never = none rests
 	complainAt         time.Duration
@@ -134,17 +135,27 @@ func (l *loop) round() (stop bool) {
 
 func (l *loop) clock() time.Duration { return time.Since(l.engine.started) }
 
-// poll waits for events until something is due. The raw call comes first: under
-// load it finds events, and costs no word with Go's scheduler. Only the call
-// that may block is an ordinary one.
+// poll waits for events until something is due. Under load the raw call comes
+// first: it finds events, and costs no word with Go's scheduler. Only the call
+// that may block is an ordinary one; where events come one at a time, it alone.
 func (l *loop) poll() int {
 	events, size := uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events))
-	// epoll_pwait, because arm64 has no epoll_wait.
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, 0, 0, 0)
-	if n == 0 && errno == 0 {
-		if timeout := l.timeout(); timeout != 0 {
-			n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, uintptr(timeout), 0, 0)
+	timeout := 0
+	if !l.hot {
+		timeout = l.timeout()
+	}
+	var n uintptr
+	var errno unix.Errno
+	if timeout == 0 {
+		// epoll_pwait, because arm64 has no epoll_wait.
+		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, 0, 0, 0)
+		if l.hot && n == 0 && errno == 0 {
+			l.hot, timeout = false, l.timeout()
 		}
+	}
+	if timeout != 0 {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, uintptr(timeout), 0, 0)
+		l.hot = n > 1 && errno == 0
 	}
 	switch errno {
 	case 0:

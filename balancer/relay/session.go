@@ -54,6 +54,7 @@ const (
 	passedOn                    // and the other side was told so
 	dead                        // reset or timed out; what the peer sent before may still be read
 	unsure                      // what was written to it may not be acknowledged yet
+	kept                        // keepalive is on
 )
 
 // never is a deadline that does not come.

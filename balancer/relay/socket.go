@@ -111,9 +111,8 @@ var listenerOptions = []struct {
 }{
 	{level: unix.SOL_SOCKET, name: unix.SO_REUSEADDR, value: 1},
 	{level: unix.IPPROTO_TCP, name: unix.TCP_NODELAY, value: 1},
-	{level: unix.SOL_SOCKET, name: unix.SO_OOBINLINE, value: 1}, // urgent bytes stay in the stream
-	{level: unix.SOL_SOCKET, name: unix.SO_KEEPALIVE, value: 1},
-	{level: unix.IPPROTO_TCP, name: unix.TCP_KEEPIDLE, value: clientKeepIdle},
+	{level: unix.SOL_SOCKET, name: unix.SO_OOBINLINE, value: 1},               // urgent bytes stay in the stream
+	{level: unix.IPPROTO_TCP, name: unix.TCP_KEEPIDLE, value: clientKeepIdle}, // for when keep switches it on
 	{level: unix.IPPROTO_TCP, name: unix.TCP_KEEPINTVL, value: clientKeepInterval},
 	{level: unix.IPPROTO_TCP, name: unix.TCP_KEEPCNT, value: clientKeepCount},
 	{level: unix.IPPROTO_IPV6, name: unix.IPV6_V6ONLY, value: 1, v6: true},
@@ -185,13 +184,25 @@ func socketTCP(family int) (int32, unix.Errno) {
 }
 
 // connectFD starts a connect to a server. EINPROGRESS is its usual answer.
+// keep switches keepalive on, for a session that has proved not to be a short
+// one: those would pay for options and timers that nobody needs.
+func (l *loop) keep(s *session) {
+	if c := &s.side[clientSide]; !c.is(kept) {
+		c.set(kept)
+		setsockopt(c.fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	}
+	if v := &s.side[serverSide]; v.fd >= 0 && !v.is(kept) {
+		v.set(kept)
+		setsockopt(v.fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, serverKeepIdle)
+		setsockopt(v.fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, serverKeepInterval)
+		setsockopt(v.fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, serverKeepCount)
+		setsockopt(v.fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	}
+}
+
 func connectFD(fd int32, to endpoint) unix.Errno {
 	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	setsockopt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, serverKeepIdle)
-	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, serverKeepInterval)
-	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, serverKeepCount)
 	var sa unix.RawSockaddrInet6
 	size := to.sockaddr(&sa)
 	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)

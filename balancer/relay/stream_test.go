@@ -209,7 +209,7 @@ func TestInheritedOptions(t *testing.T) {
 	for _, o := range []struct{ level, name, want int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0}, // until keep
 		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 6},

@@ -90,6 +90,9 @@ func (l *loop) arm(s *session) {
 		if s.holdingFin {
 			due = min(due, s.finAt)
 		}
+		if !s.side[serverSide].is(kept) {
+			due = min(due, s.established+l.tune.keepAfter)
+		}
 	}
 	l.schedule(s, due)
 }
@@ -125,6 +128,8 @@ func (l *loop) relayIsLate(s *session) {
 	case l.idleDeadline(s, serverSide) <= l.now:
 		l.kill(s, ServerTimeout)
 		return
+	case l.now >= s.established+l.tune.keepAfter:
+		l.keep(s)
 	}
 	l.arm(s)
 }

@@ -15,15 +15,17 @@ type tuning struct {
 	scratch  int // bytes that one read may bring
 	turn     int // bytes that a direction may move in one turn
 	pipeSize int
-	pipes    int           // open at once per loop
-	finDelay time.Duration // 0 = a FIN is passed on at once
-	sndbuf   int           // SO_SNDBUF of both sides; 0 = the kernel's
-	flip     int           // change the mode of a direction every so many operations; 0 = by the rule
+	pipes    int // open at once per loop
+	sndbuf   int // SO_SNDBUF of both sides; 0 = the kernel's
+	flip     int // change the mode of a direction every so many operations; 0 = by the rule
 	flips    *atomic.Int64
+
+	finDelay  time.Duration // 0 = a FIN is passed on at once
+	keepAfter time.Duration // a session so old gets keepalive
 }
 
 func machineTuning() *tuning {
-	t := &tuning{scratch: 64 << 10, turn: turnBytes, pipeSize: 256 << 10, pipes: maxPipes, finDelay: finDelay}
+	t := &tuning{scratch: 64 << 10, turn: turnBytes, pipeSize: 256 << 10, pipes: maxPipes, finDelay: finDelay, keepAfter: time.Second}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil && uint64(info.Totalram)*uint64(info.Unit) <= littleMemory {
 		t.scratch, t.pipeSize, t.pipes = 16<<10, 64<<10, maxPipes/4
