@@ -138,7 +138,7 @@ type outcome struct {
 	gap        map[string]time.Duration // by writer: the longest time between two rows
 	open       map[string]bool          // the gap was still open at the end
 	readOnly   int                      // statements that a replica refused
-	failed     int                      // connection attempts that began after the fault and failed
+	failed     int                      // connection attempts that began once the fault was complete, and failed
 	errors     int                      // of any kind
 	lost       int                      // connections that the keeping writer lost
 	idleEnded  int                      // idle sessions that ended
@@ -146,7 +146,12 @@ type outcome struct {
 	firstWrite map[string]time.Duration // by writer: the first row after the longest gap, since the fault
 }
 
-func (c *clients) outcome(fault, end time.Time) outcome {
+// outcome judges by three moments. What began between fault and gone may have
+// reached a leader that was dying, and died with it.
+func (c *clients) outcome(fault, gone, end time.Time) outcome {
+	if gone.IsZero() {
+		gone = fault
+	}
 	o := outcome{gap: map[string]time.Duration{}, open: map[string]bool{}, firstWrite: map[string]time.Duration{}}
 	last := map[string]time.Time{}
 	longest := func(who string, to time.Time) bool {
@@ -173,7 +178,7 @@ func (c *clients) outcome(fault, end time.Time) outcome {
 			o.idleEnded++
 			o.idleLast = at.Sub(fault)
 		case f.Event == "fail":
-			o.fail(f, fault)
+			o.fail(f, gone)
 		}
 	}
 	for _, who := range []string{"keep", "anew"} {
@@ -182,12 +187,12 @@ func (c *clients) outcome(fault, end time.Time) outcome {
 	return o
 }
 
-func (o *outcome) fail(f fact, fault time.Time) {
+func (o *outcome) fail(f fact, gone time.Time) {
 	o.errors++
 	switch {
 	case f.Code == sqlReadOnly:
 		o.readOnly++
-	case f.Stage == "connect" && f.began().After(fault):
+	case f.Stage == "connect" && f.began().After(gone):
 		o.failed++
 	case f.Stage == "write" && f.Who == "keep":
 		o.lost++

@@ -111,6 +111,7 @@ func (w *world) crash(ctx context.Context, t *testing.T) {
 	m.old = old
 	m.fault = time.Now()
 	err = w.cluster.killNode(old)
+	m.gone = time.Now()
 	if err == nil {
 		err = w.newLeader(ctx, m)
 	}
@@ -157,6 +158,7 @@ func (w *world) vanish(ctx context.Context, t *testing.T) {
 	m.old = old
 	m.fault = time.Now()
 	err = w.net.unplug(old.host)
+	m.gone = time.Now()
 	if err == nil {
 		err = w.silence(ctx, old)
 	}
