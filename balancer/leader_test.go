@@ -189,3 +189,17 @@ func TestSnapshotTellsRolesAndReasons(t *testing.T) {
 		t.Errorf("b: %+v", b)
 	}
 }
+
+func TestDeposedByTwoRivalsAtOnce(t *testing.T) {
+	w := start(t, func(c *config.Config) { c.Backends[0].OnMarkedDown = config.KeepSessions }, "a", "b", "c")
+	w.lead(0, 5)
+	w.untilLeader("a")
+	s := w.dial()
+	s.wantNode("a")
+	w.nodes[1].set(true, 6)
+	w.nodes[2].set(true, 6)
+	// Whichever of the two it is: a, though UP and claiming, leads no more.
+	if got := s.line(); got != "" {
+		t.Fatalf("the deposed leader's session reads %q", got)
+	}
+}

@@ -73,10 +73,13 @@ func (b *Balancer) follow(bk *backend, c change, logged func(ended int)) {
 		ended = count()
 	case c.reign:
 		b.publish()
-		if bk.cfg.OnMarkedDown == config.ShutdownSessions {
-			ended = b.fence(bk, func(r reign) bool { return r.server == bk.servers[c.from].id })()
+		old := bk.servers[c.from]
+		// One that is still UP was deposed, by rivals of whom none stands out:
+		// on_marked_down has no say in that.
+		if old.last.Up || bk.cfg.OnMarkedDown == config.ShutdownSessions {
+			ended = b.fence(bk, func(r reign) bool { return r.server == old.id })()
 		} else {
-			b.engine.Recall(bk.servers[c.from].epoch)
+			b.engine.Recall(old.epoch)
 		}
 	case c.accepting:
 		b.publish()
