@@ -52,7 +52,7 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	rep := newReport(o)
 	for i := range o.proxies {
 		p := &o.proxies[i]
-		if err := h.prepare(ctx, p, o.pointsman); err != nil {
+		if err := h.prepare(ctx, p, o); err != nil {
 			return err
 		}
 		if rep.Titles[p.name], err = p.describe(ctx); err != nil {
@@ -107,12 +107,16 @@ func (h *harness) measureAll(ctx context.Context, o options, rep *report, progre
 }
 
 // prepare finds or builds the proxy's program.
-func (h *harness) prepare(ctx context.Context, p *proxy, pointsman string) error {
+func (h *harness) prepare(ctx context.Context, p *proxy, o options) error {
 	switch {
+	case p.name == "old" && o.old == "":
+		return errors.New("the proxy \"old\" needs a program: -old PATH")
+	case p.name == "old":
+		p.program = o.old
 	case p.program == "":
 		p.program = h.self
-	case p.name == "pointsman" && pointsman != "":
-		p.program = pointsman
+	case p.name == "pointsman" && o.pointsman != "":
+		p.program = o.pointsman
 	case p.name == "pointsman":
 		p.program = filepath.Join(h.dir, "pointsman")
 		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", p.program, "./cmd/pointsman")

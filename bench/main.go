@@ -62,6 +62,8 @@ type options struct {
 	workloads []workload
 	proxies   []proxy
 	pointsman string // path of a binary; "" = build it
+	old       string // path of another
+	place     string
 	out       string
 }
 
@@ -74,6 +76,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	only := flags.String("only", "", "comma-separated workloads: "+strings.Join(names(allWorkloads), ", "))
 	which := flags.String("proxies", "haproxy,nginx,copy,pointsman", "comma-separated proxies: "+strings.Join(names(allProxies), ", "))
 	program := flags.String("pointsman", "", "pointsman program to measure (default: build ./cmd/pointsman)")
+	old := flags.String("old", "", "another pointsman program, for the proxy \"old\"")
+	place := flags.String("place", "loopback", "where client, proxy and server are: loopback")
 	out := flags.String("out", "bench/result.json", "where every figure is written")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
@@ -84,7 +88,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if *rounds < 1 || *seconds <= 0 {
 		return options{}, errors.New("-rounds and -seconds must be above 0")
 	}
-	o := options{rounds: *rounds, measure: time.Duration(*seconds * float64(time.Second)), patience: *patience, pointsman: *program, out: *out}
+	o := options{rounds: *rounds, measure: time.Duration(*seconds * float64(time.Second)), patience: *patience, pointsman: *program, old: *old, place: *place, out: *out}
+	if o.place != "loopback" {
+		return o, fmt.Errorf("no place %q; there is: loopback", o.place)
+	}
 	var err error
 	if o.workloads, err = pick("workload", allWorkloads, *only); err != nil {
 		return o, err

@@ -94,6 +94,8 @@ var allProxies = []proxy{
 	{"nginx", "nginx", "nginx", []string{"-v"}, nginxConfig, []string{"-e", "stderr", "-p", "{dir}", "-c", "{config}"}},
 	{"copy", "io.Copy", "", nil, "", []string{"copy", "{listen}", "{target}"}},
 	{"pointsman", "pointsman", "pointsman", []string{"--version"}, pointsmanConfig, []string{"run", "-c", "{config}"}},
+	// A second build of it, to compare two in turns.
+	{"old", "pointsman (old)", "", []string{"--version"}, pointsmanConfig, []string{"run", "-c", "{config}"}},
 }
 
 // nginxModule is where Debian and Alpine put what others build in.
