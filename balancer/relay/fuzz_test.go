@@ -1,16 +1,19 @@
 package relay
 
 import (
-	"errors"
+	"cmp"
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -20,6 +23,9 @@ var (
 	fuzzSeed = flag.Uint64("relay.seed", 0, "seed of TestStreamFuzz; 0 = a new one")
 )
 
+// fuzzClients is how many sessions the fuzzer has at once.
+const fuzzClients = 24
+
 func envDuration(name string, otherwise time.Duration) time.Duration {
 	if d, err := time.ParseDuration(os.Getenv(name)); err == nil {
 		return d
@@ -27,142 +33,9 @@ func envDuration(name string, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
-// plan is what one end of a session does. Both plans of a session come from its
-// seed alone, so each end knows what it must see.
-type plan struct {
-	seed    uint64
-	bytes   int64 // to send, then FIN
-	resetAt int64 // send so many instead, then RST; -1 = never
-	pause   int   // one in so many operations is followed by a pause; 0 = none
-	piece   int   // largest single write or read
-	waits   bool  // sends only when the other's stream has ended
-}
-
-func newPlan(random *rand.Rand) plan {
-	p := plan{seed: random.Uint64(), resetAt: -1, piece: 1 << random.IntN(18)}
-	p.bytes = random.Int64N(1 << random.IntN(21))
-	if random.IntN(3) == 0 {
-		p.pause = 1 + random.IntN(30)
-	}
-	return p
-}
-
-// plansOf returns the plans of a session's client and server.
-func plansOf(seed uint64) (client, server plan) {
-	random := rand.New(rand.NewPCG(seed, 1))
-	client, server = newPlan(random), newPlan(random)
-	for _, p := range []*plan{&client, &server} {
-		// Tiny writes and reads of much take long.
-		p.bytes = min(p.bytes, 400*int64(min(client.piece, server.piece)))
-		if random.IntN(12) == 0 {
-			p.resetAt = random.Int64N(p.bytes + 1)
-		}
-	}
-	switch random.IntN(6) {
-	case 0:
-		client.waits = true
-	case 1:
-		server.waits = true
-	}
-	return client, server
-}
-
-// play carries out one end of a session, and checks what it sees of the other.
-// A stream may end early only with a reset, and only if one was planned.
-func play(c *net.TCPConn, mine, other plan, seed uint64) error {
-	random := rand.New(rand.NewPCG(seed, mine.seed))
-	if random.IntN(4) == 0 {
-		// Smaller than a loopback segment, it takes Linux 25 s per MB.
-		small := 32 << 10
-		if other.bytes < 16<<10 {
-			small = 4 << 10
-		}
-		_ = c.SetReadBuffer(small << random.IntN(3))
-	}
-	if random.IntN(4) == 0 {
-		_ = c.SetWriteBuffer(4 << 10 << random.IntN(6))
-	}
-	pauses := rand.New(rand.NewPCG(seed, mine.seed+1))
-	rest := func(r *rand.Rand) {
-		if mine.pause > 0 && r.IntN(mine.pause) == 0 {
-			time.Sleep(time.Duration(r.IntN(500)) * time.Microsecond)
-		}
-	}
-	heard := make(chan heard, 1)
-	go func() { heard <- listen(c, mine, other, random, rest) }()
-	met := false
-	if mine.waits {
-		first := <-heard
-		heard <- first
-		met = first.err != nil
-	}
-	if !met {
-		met = speak(c, mine, pauses, rest) != nil
-	}
-	got := <-heard
-	_ = c.Close()
-	if got.err == nil && got.cut && !met {
-		return errors.New("a reset became a clean end")
-	}
-	return got.err
-}
-
-// speak sends. An error in it is a reset that the write met before the read.
-func speak(c *net.TCPConn, mine plan, random *rand.Rand, rest func(*rand.Rand)) error {
-	out := newSource(mine.seed)
-	n := mine.bytes
-	if mine.resetAt >= 0 {
-		n = mine.resetAt
-	}
-	for n > 0 {
-		b := out.next(int(min(n, int64(1+random.IntN(mine.piece)))))
-		if _, err := c.Write(b); err != nil {
-			return err
-		}
-		n -= int64(len(b))
-		rest(random)
-	}
-	if mine.resetAt >= 0 {
-		_ = c.SetLinger(0)
-		_ = c.Close()
-		return nil
-	}
-	_ = c.CloseWrite()
-	return nil
-}
-
-// heard is how the other's stream ended.
-type heard struct {
-	err error
-	cut bool // without an error, but earlier than planned
-}
-
-func listen(c *net.TCPConn, mine, other plan, random *rand.Rand, rest func(*rand.Rand)) heard {
-	in := newSink(other.seed)
-	b := make([]byte, mine.piece)
-	for {
-		n, err := c.Read(b[:1+random.IntN(len(b))])
-		if _, wrong := in.Write(b[:n]); wrong != nil {
-			return heard{err: wrong}
-		}
-		resets := mine.resetAt >= 0 || other.resetAt >= 0
-		switch {
-		case err == nil:
-			rest(random)
-			continue
-		case errors.Is(err, io.EOF) && in.n == other.bytes && other.resetAt < 0:
-			return heard{}
-		case errors.Is(err, io.EOF) && resets:
-			return heard{cut: true}
-		case errors.Is(err, syscall.ECONNRESET) && resets, errors.Is(err, net.ErrClosed) && mine.resetAt >= 0:
-			return heard{}
-		}
-		return heard{err: fmt.Errorf("after %d of %d bytes (resets at %d, %d): %w", in.n, other.bytes, other.resetAt, mine.resetAt, err)}
-	}
-}
-
 // TestStreamFuzz throws sessions at engines of every tuning, and checks each
-// byte at both ends.
+// byte at both ends, each record, and the counters. The session that failed is
+// the first one with the -relay.seed that the failure names.
 func TestStreamFuzz(t *testing.T) {
 	seed := *fuzzSeed
 	if seed == 0 {
@@ -171,82 +44,187 @@ func TestStreamFuzz(t *testing.T) {
 	t.Logf("-relay.seed=%d", seed)
 	tunings := map[string]func(*setup){
 		"rule":   func(s *setup) { s.tune.scratch = 16 << 10 },
-		"flip":   func(s *setup) { flipping(s, 2); s.tune.scratch = 4 << 10 },
-		"tiny":   func(s *setup) { flipping(s, 7); s.tune.sndbuf = 4 << 10; s.tune.turn = 1 },
+		"flip":   func(s *setup) { flipping(s, 2); s.tune.scratch = 4 << 10; s.tune.finDelay = 0 },
+		"tiny":   func(s *setup) { flipping(s, 7); s.tune.sndbuf = 4 << 10; s.tune.turn = 1 }, // writes are short
 		"scarce": func(s *setup) { s.tune.scratch, s.tune.pipes, s.tune.pipeSize = 1<<10, 1, minPipe },
 	}
-	for name, change := range tunings {
-		t.Run(name, func(t *testing.T) { fuzz(t, seed, *fuzzTime/time.Duration(len(tunings)), change) })
+	for _, name := range slices.Sorted(maps.Keys(tunings)) {
+		t.Run(name, func(t *testing.T) { fuzz(t, seed, *fuzzTime/time.Duration(len(tunings)), tunings[name]) })
 	}
 }
 
+// fuzzer is an engine under fuzz, and what its sessions' ends tell each other.
+type fuzzer struct {
+	*rig
+	addrs   []string      // of the listeners, one per family
+	records inbox[Record] // by the client's address
+	servers inbox[seen]   // by the session's number
+	fault   chan error    // the first one
+	in, out atomic.Int64  // of all records
+}
+
 func fuzz(t *testing.T, seed uint64, long time.Duration, change func(*setup)) {
-	listen := [2]string{"127.0.0.1:0", "[::1]:0"}
-	if l, err := net.Listen("tcp", listen[1]); err != nil {
-		listen[1] = listen[0] // no IPv6 here
-	} else {
-		_ = l.Close()
-	}
-	r := newRig(t, change, func(s *setup) {
-		s.frontend.LogSessions = false
-		s.listen = listen[seed%2]
-		if seed%3 == 0 {
-			s.tune.finDelay = 0
-		}
-	})
-	errs := make(chan error, 1)
-	fail := func(session uint64, side string, err error) {
+	f := &fuzzer{rig: newRig(t, change), addrs: families(t), fault: make(chan error, 1)}
+	var targets []netip.AddrPort
+	for i, addr := range f.addrs {
+		id, err := f.Listen(0, netip.MustParseAddrPort(addr))
 		if err != nil {
-			select {
-			case errs <- fmt.Errorf("session %d, %s: %w", session, side, err):
-			default:
-			}
+			t.Fatal(err)
 		}
+		f.addrs[i] = f.Engine.Addr(id).String()
+		targets = append(targets, addrOf(serveOn(t, addr, f.serve)))
 	}
-	server := serveOn(t, listen[seed/2%2], func(c *net.TCPConn) {
-		// The client's stream begins with the session's number.
-		var b [8]byte
-		if _, err := io.ReadFull(c, b[:]); err != nil {
-			return // a reset overtook it
-		}
-		session := uint64(0)
-		for _, x := range b {
-			session = session<<8 | uint64(x)
-		}
-		other, mine := plansOf(session)
-		fail(session, "server", play(c, mine, other, session))
-	})
-	r.desk.setRoute(to(server, 0, 1))
-	var wg sync.WaitGroup
-	var next, sessions atomic.Uint64
+	f.desk.setRoute(roundabout(targets, nobody(t)))
+	f.desk.take = func(r *Record) {
+		f.in.Add(int64(r.In))
+		f.out.Add(int64(r.Out))
+		f.records.put(r.Client.String(), *r)
+	}
+	var clients sync.WaitGroup
+	var next atomic.Uint64
 	next.Store(seed)
-	for range 8 {
-		wg.Go(func() {
-			for end := time.Now().Add(long); time.Now().Before(end) && len(errs) == 0; sessions.Add(1) {
+	for range fuzzClients {
+		clients.Go(func() {
+			for end := time.Now().Add(long); time.Now().Before(end) && len(f.fault) == 0; {
 				session := next.Add(1)
-				c, err := net.Dial("tcp", r.addr)
-				if err != nil {
-					fail(session, "client", err)
-					return
+				if err := f.session(session); err != nil {
+					select {
+					case f.fault <- fmt.Errorf("with -relay.seed=%d: %w", session-1, err):
+					default:
+					}
 				}
-				_ = c.SetDeadline(time.Now().Add(3 * patience))
-				var b [8]byte
-				for i := range b {
-					b[i] = byte(session >> (56 - 8*i))
-				}
-				if _, err := c.Write(b[:]); err != nil {
-					fail(session, "client", err)
-				}
-				mine, other := plansOf(session)
-				fail(session, "client", play(c.(*net.TCPConn), mine, other, session))
 			}
 		})
 	}
-	wg.Wait()
-	t.Logf("%d sessions", sessions.Load())
+	clients.Wait()
+	t.Logf("%d sessions, %d bytes in, %d out", next.Load()-seed, f.in.Load(), f.out.Load())
 	select {
-	case err := <-errs:
-		t.Errorf("%v\nwith -relay.seed=%d", err, seed)
+	case err := <-f.fault:
+		t.Error(err)
 	default:
+		f.counted(int(next.Load() - seed))
 	}
+}
+
+// session plays a session's client, and compares what the three parties saw.
+func (f *fuzzer) session(number uint64) error {
+	conn, err := net.Dial("tcp", f.addrs[number/2%uint64(len(f.addrs))])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c := conn.(*net.TCPConn)
+	_ = c.SetDeadline(time.Now().Add(3 * patience))
+	var head [8]byte // tells the server which session this is
+	binary.BigEndian.PutUint64(head[:], number)
+	if _, err := c.Write(head[:]); err != nil {
+		return err
+	}
+	mine, other := plansOf(number)
+	client := play(c, mine, other, number)
+	record, err := f.records.get(c.LocalAddr().String())
+	if err != nil {
+		return fmt.Errorf("its record: %w; the client: %w", err, client.err)
+	}
+	if !record.Connected && record.Cause == ClientAborted && record.In+record.Out == 0 && !mine.waits {
+		return nil // its FIN came while it was held: it has given up
+	}
+	clean := mine.resetAt < 0 && other.resetAt < 0
+	if !clean && record.In < uint64(len(head)) {
+		return client.err // the server never knew which session it was
+	}
+	server, err := f.servers.get(fmt.Sprint(number))
+	if err = cmp.Or(err, client.err, server.err); err != nil {
+		return fmt.Errorf("client %v, server %v, record %+v: %w", client, server, record, err)
+	}
+	in, out := int64(record.In)-int64(len(head)), int64(record.Out)
+	exact := in == client.sent && in == server.got && out == server.sent && out == client.got && record.Cause == Normal
+	bounded := in <= client.sent && in >= server.got && out <= server.sent && out >= client.got
+	if clean && !exact || !bounded {
+		return fmt.Errorf("cause %d, %d bytes in, %d out; client %+v, server %+v", record.Cause, in, out, client, server)
+	}
+	return nil
+}
+
+// serve plays a session's server.
+func (f *fuzzer) serve(c *net.TCPConn) {
+	var head [8]byte
+	if _, err := io.ReadFull(c, head[:]); err != nil {
+		return // a reset overtook it
+	}
+	number := binary.BigEndian.Uint64(head[:])
+	other, mine := plansOf(number)
+	f.servers.put(fmt.Sprint(number), play(c, mine, other, number))
+}
+
+// counted compares the counters with the sum of the records.
+func (f *fuzzer) counted(sessions int) {
+	f.t.Helper()
+	eventually(f.t, fmt.Sprintf("counters of %d sessions, %d bytes in, %d out", sessions, f.in.Load(), f.out.Load()), func() bool {
+		frontends, servers := f.Counters()
+		c, s := frontends[0], servers[0]
+		return c.Total == uint64(sessions) && c.In == uint64(f.in.Load()) && c.Out == uint64(f.out.Load()) &&
+			s.In == c.In && s.Out == c.Out && c.Current == 0 && s.Current == 0
+	})
+}
+
+// roundabout sends clients to each of several servers in turn, some of them by
+// way of a refused connect, or of being held.
+func roundabout(targets []netip.AddrPort, refused netip.AddrPort) func(Request) (Ticket, time.Duration) {
+	asked := 0
+	return func(q Request) (Ticket, time.Duration) {
+		asked++
+		switch {
+		case asked%7 == 0 && q.Waited < patience:
+			return Ticket{Place: Held}, time.Minute
+		case asked%11 == 0 && q.Failures == 0:
+			return toAddr(refused, 0, 1)(q)
+		}
+		return toAddr(targets[asked%len(targets)], 0, 2)(q)
+	}
+}
+
+// families are the addresses to listen on, of the families that there are.
+func families(t testing.TB) []string {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no IPv6 here: ", err)
+		}
+		return []string{"127.0.0.1:0"}
+	}
+	_ = l.Close()
+	return []string{"127.0.0.1:0", "[::1]:0"}
+}
+
+// inbox hands values over by name, whoever comes first.
+type inbox[T any] struct {
+	mu    sync.Mutex
+	boxes map[string]chan T
+}
+
+func (b *inbox[T]) box(name string) chan T {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.boxes == nil {
+		b.boxes = map[string]chan T{}
+	}
+	if b.boxes[name] == nil {
+		b.boxes[name] = make(chan T, 1)
+	}
+	return b.boxes[name]
+}
+
+func (b *inbox[T]) put(name string, v T) { b.box(name) <- v }
+
+func (b *inbox[T]) get(name string) (v T, err error) {
+	select {
+	case v = <-b.box(name):
+	case <-time.After(3 * patience):
+		err = fmt.Errorf("nothing came for %s", name)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.boxes, name)
+	return v, err
 }

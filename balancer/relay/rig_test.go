@@ -86,7 +86,8 @@ type desk struct {
 	events  []Event
 	records []Record
 	fault   error
-	release func() // called on the loop's thread at each Release
+	release func()        // called on the loop's thread at each Release
+	take    func(*Record) // gets the records, instead of keeping them
 }
 
 func (d *desk) Route(q Request) (Ticket, time.Duration) {
@@ -131,6 +132,10 @@ func (d *desk) Observe(e Event) {
 func (d *desk) Ended(r *Record) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.take != nil {
+		d.take(r)
+		return
+	}
 	d.records = append(d.records, *r)
 }
 
