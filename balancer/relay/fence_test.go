@@ -1,13 +1,10 @@
 package relay
 
 import (
-	"errors"
 	"io"
 	"net"
-	"net/netip"
-	"runtime"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,82 +146,117 @@ func TestKillFrontendAndAll(t *testing.T) {
 	}
 }
 
-// Ten thousand sessions, or as many as the limit of descriptors allows (four
-// each, as both peers are here too), killed at once.
-func TestFenceOfThousands(t *testing.T) {
+// thousands makes n sessions of epoch 1 to a crowd's server, or as many as the
+// limit of descriptors allows: two each, and the peers' are the crowd's.
+func thousands(t testing.TB, n int) (*rig, *crowd, int) {
+	t.Helper()
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	n := min(10_000, (int(limit.Max)-200)/4)
-	if raceEnabled {
-		n /= 10
-	}
+	n = min(n, (int(limit.Max)-200)/2)
 	raised := unix.Rlimit{Cur: limit.Max, Max: limit.Max}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-
+	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) })
 	r := newRig(t, func(s *setup) { s.frontend.LogSessions = false })
-	server, err := listenTCP(netip.MustParseAddrPort("127.0.0.1:0"))
-	if err != nil {
-		t.Fatal(err)
+	c := newCrowd(t)
+	r.desk.setRoute(toAddr(c.server, 0, 1))
+	return r, c, n
+}
+
+// Ten thousand sessions are killed at once: all of them end, clients with a
+// FIN and servers with an RST, and nobody else's does. Meanwhile the loops
+// serve others, and newcomers.
+func TestFenceOfThousands(t *testing.T) {
+	n := 10_000
+	if raceEnabled || testing.Short() {
+		n /= 10
 	}
-	defer closeFD(server)
-	at, err := localAddr(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.desk.setRoute(toAddr(at, 0, 1))
-	// Raw sockets for the peers: this is about the engine's time, not Go's.
-	var fds []int32
-	defer func() {
-		for _, fd := range fds {
-			closeFD(fd)
-		}
-	}()
-	var clients []int32
-	for len(clients) < n {
-		for range min(500, n-len(clients)) {
-			fd, errno := connectTCP(packEndpoint(r.Engine.Addr(r.listener)))
-			if errno != 0 && errno != unix.EINPROGRESS {
-				t.Fatal(errno)
-			}
-			clients = append(clients, fd)
-			fds = append(fds, fd)
-		}
-		want := len(clients)
-		eventually(t, "sessions", func() bool {
-			for {
-				fd, _, errno := accept(server)
-				if errno != 0 {
-					break
-				}
-				fds = append(fds, fd)
-			}
-			return len(fds) == len(clients)+want
-		})
-	}
+	r, c, n := thousands(t, n)
+	c.connect(n, r.addr)
 	r.established(n)
 
-	begin := time.Now()
-	ended := r.Fence(1, MarkedDown)()
-	obeyed := time.Since(begin)
-	left := len(clients)
-	for _, fd := range clients {
-		b := make([]byte, 1)
-		eventually(t, "a client's end", func() bool {
-			n, errno := recv(fd, b)
-			return n == 0 && errno == 0 || errors.Is(errno, syscall.ECONNRESET)
+	r.desk.setRoute(to(serve(t, echo), 1, 2))
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	var pings atomic.Int64
+	for range 10 {
+		kept := r.dial()
+		ping(t, kept, "before")
+		others.Go(func() {
+			for text, b := "during", make([]byte, 6); ; pings.Add(1) {
+				_, _ = io.WriteString(kept, text)
+				if _, err := io.ReadFull(kept, b); err != nil || string(b) != text {
+					t.Errorf("a session of another epoch: %q, %v", b, err)
+					return
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
 		})
-		left--
 	}
-	t.Logf("%d sessions fenced in %v by %d loops; the last client knew after %v", n, obeyed, min(runtime.NumCPU(), maxLoops), time.Since(begin))
-	if ended != n || left != 0 {
-		t.Errorf("%d ended, %d clients do not know", ended, left)
+	others.Go(func() {
+		for {
+			c, err := net.DialTimeout("tcp", r.addr, patience)
+			if err != nil {
+				t.Error("a newcomer: ", err)
+				return
+			}
+			_ = c.SetDeadline(time.Now().Add(patience))
+			_, _ = io.WriteString(c, "x")
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Error("a newcomer: ", err)
+			}
+			_ = c.Close()
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	if ended := r.Fence(1, MarkedDown)(); ended != n {
+		t.Errorf("%d sessions ended, want %d", ended, n)
 	}
-	if got := r.desk.count(Slotted); got != 0 {
-		t.Errorf("%d slots are still taken", got)
+	if f := c.ended(); f.Clients.Fins != n || f.Servers.Resets != n {
+		t.Errorf("of %d clients %d saw a FIN, of the servers %d an RST", n, f.Clients.Fins, f.Servers.Resets)
 	}
+	before := pings.Load()
+	eventually(t, "pings afterwards", func() bool { return pings.Load() > before+100 })
+	close(stop)
+	others.Wait()
+	eventually(t, "counters", func() bool {
+		_, s := r.Counters()
+		return s[0].Ended[MarkedDown] == uint64(n) && s[0].Current == 0 && s[1].Ended[MarkedDown] == 0
+	})
+}
+
+// BenchmarkFence measures how long after the decision the last of 9,000
+// clients sees the end of its session, and the last server. Each of them is
+// idle; the sessions are made anew for each round.
+func BenchmarkFence(b *testing.B) {
+	r, c, n := thousands(b, 9_000)
+	var clients, servers time.Duration
+	epoch := Epoch(0)
+	for b.Loop() {
+		b.StopTimer()
+		epoch++
+		r.desk.setRoute(toAddr(c.server, 0, epoch))
+		c.connect(n, r.addr)
+		r.established(n * int(epoch))
+		b.StartTimer()
+		decided := monotonic()
+		r.Fence(epoch, MarkedDown)
+		f := c.ended()
+		clients += f.Clients.Last - decided
+		servers += f.Servers.Last - decided
+	}
+	b.ReportMetric(float64(clients.Microseconds())/1000/float64(b.N), "ms/last-client")
+	b.ReportMetric(float64(servers.Microseconds())/1000/float64(b.N), "ms/last-server")
+	b.ReportMetric(float64(n), "sessions")
 }
