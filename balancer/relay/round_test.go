@@ -20,10 +20,14 @@ type stepper struct {
 	loop *loop
 }
 
-func newStepper(t *testing.T) *stepper {
+func newStepper(t *testing.T, change ...func(*tuning)) *stepper {
 	checkLeaks(t)
+	tune := machineTuning()
+	for _, c := range change {
+		c(tune)
+	}
 	s := &stepper{rig: &rig{t: t, desk: &desk{}}}
-	e, err := prepare(Options{Loops: 1, Director: s.desk, tune: machineTuning()})
+	e, err := prepare(Options{Loops: 1, Director: s.desk, tune: tune})
 	if err != nil {
 		t.Fatal(err)
 	}
