@@ -47,10 +47,11 @@ var arrows = map[string][]string{
 	"openwrt/mkpackage": {"openwrt", "openwrt/ipk"},
 
 	// Leaves: they know the program from outside.
-	"e2e":         {"openwrt"},
-	"bench":       {"bench/chart"},
-	"bench/chart": {}, // draws what it is given
-	".":           {},
+	"e2e":            {"openwrt"},
+	"bench":          {"bench/chart", "bench/postgres"},
+	"bench/chart":    {}, // draws what it is given
+	"bench/postgres": {}, // real servers and clients
+	".":              {},
 }
 
 // fileArrows are those that single files may take besides.
