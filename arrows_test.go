@@ -51,6 +51,7 @@ var arrows = map[string][]string{
 	"bench":          {"bench/chart", "bench/postgres"},
 	"bench/chart":    {}, // draws what it is given
 	"bench/postgres": {}, // real servers and clients
+	"bench/profile":  {"bench/chart"},
 	".":              {},
 }
 
