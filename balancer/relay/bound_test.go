@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -237,4 +238,55 @@ func procNumbers(t *testing.T, path string) (numbers []int64) {
 		numbers = append(numbers, n)
 	}
 	return numbers
+}
+
+// A session dies while a pipe holds its bytes. They must not come to the next
+// session that is spliced.
+func TestPipeOfTheDead(t *testing.T) {
+	r := newRig(t, func(s *setup) { s.tune.scratch, s.tune.pipes, s.Loops = 4<<10, 1, 1 })
+	l, conns := accepted(t)
+	r.desk.setRoute(to(l, 0, 1))
+	const size = 4 << 20
+	for seed := range uint64(3) {
+		client := r.dial()
+		server := await(t, "the server's side", conns)
+		go func() { _ = sendStream(client, seed, 1<<40) }()
+		if err := wantStream(io.LimitReader(server, size), seed, size); err != nil {
+			t.Fatalf("session %d: %v", seed, err)
+		}
+		eventually(t, "a pipe that holds bytes", func() bool { return r.Loads()[0] == Load{Sessions: 1, Pipes: 1, Unsure: 1} })
+		time.Sleep(10 * time.Millisecond)
+		_ = server.SetLinger(0)
+		_ = server.Close()
+		r.desk.ended(t, int(seed)+1)
+	}
+}
+
+// Pipes that nobody has used for a while are closed.
+func TestPipesAreGivenBack(t *testing.T) {
+	s := newStepper(t, func(tune *tuning) { tune.scratch = 4 << 10 })
+	l, conns := accepted(t)
+	s.desk.setRoute(to(l, 0, 1))
+	client := s.dial()
+	s.until("a session", func() bool { return s.loop.sessions.live == 1 && s.session(0).state == relaying })
+	server := await(t, "the server's side", conns)
+	const size = 1 << 20
+	errs := make(chan error, 2)
+	go func() { errs <- sendStream(client, 1, size) }()
+	go func() { errs <- wantStream(io.LimitReader(server, size), 1, size) }()
+	s.until("all read", func() bool { return len(errs) == 2 })
+	for range 2 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if s.loop.pipesOpen == 0 {
+		t.Error("nothing was spliced")
+	}
+	s.loop.pipes.used -= pipeKeep
+	s.loop.pipes.trimAt = s.loop.now
+	s.loop.housekeep()
+	if s.loop.pipesOpen != 0 || s.loop.pipes.trimAt != never {
+		t.Errorf("%d pipes are open; the next look is at %v", s.loop.pipesOpen, s.loop.pipes.trimAt)
+	}
 }

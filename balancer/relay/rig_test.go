@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 // patience is how long a test waits for what must happen; none waits so long
 // unless it fails.
-const patience = 10 * time.Second
+var patience = envDuration("RELAY_PATIENCE", 10*time.Second)
 
 // eventually waits until ok, and fails the test if that never comes.
 func eventually(t testing.TB, what string, ok func() bool) {
