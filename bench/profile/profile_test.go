@@ -23,6 +23,7 @@ const samples = "haproxy \n" +
 	"pool worker 7 \n" +
 	"\t          23cf75 pointsman/balancer/relay.(*loop).copySome (/tmp/a b/pointsman)\n" +
 	"\t           9cdaa pointsman/balancer/relay.run[go.shape.int;x] (/tmp/a b/pointsman)\n" +
+	"\t00007f0000001000 start (/tmp/a b/pointsman)\n" +
 	"\t               0 [unknown] ([unknown])\n"
 
 func TestFold(t *testing.T) {
@@ -34,7 +35,7 @@ func TestFold(t *testing.T) {
 	}
 	want := map[string]int{
 		"p;run_poll_loop;[haproxy];__libc_send;__x64_sys_sendto_[k];tcp_sendmsg_[k];___slab_alloc_[k]": 2,
-		"p;[unknown];relay.run[go.shape.int,x];relay.(*loop).copySome":                                 2,
+		"p;[unknown];start;relay.run[go.shape.int,x];relay.(*loop).copySome":                           2,
 	}
 	if !maps.Equal(stacks, want) {
 		t.Errorf("got  %v\nwant %v", stacks, want)
