@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -22,17 +21,22 @@ const (
 	settle = 400 * time.Millisecond
 )
 
+// fixedShare is the part of the slowest proxy's full rate at which latencies
+// are compared: a rate that each of them can carry.
+const fixedShare = 0.6
+
 // harness runs proxies one at a time, each with a server and a client.
 type harness struct {
-	self string // this program
-	dir  string // for configurations and logs; removed in the end
-	runs int
+	self  string // this program
+	dir   string // for configurations and logs; removed in the end
+	runs  int
+	sites map[string]site // by proxy
 
 	warm, measure, settle time.Duration
 }
 
-// bench is the whole command: it measures, prints the table, writes the file.
-func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+// bench is the whole command: it measures, prints the tables, writes the file.
+func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	o, err := parse(args, stderr)
 	if err != nil {
 		return err
@@ -40,11 +44,14 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := raiseDescriptorLimit(); err != nil {
 		return err
 	}
-	h := &harness{warm: warmUp, measure: o.measure, settle: settle}
+	if err := sweep(); err != nil {
+		return err
+	}
+	h := &harness{warm: warmUp, measure: o.measure, settle: settle, sites: map[string]site{}}
 	if h.self, err = os.Executable(); err != nil {
 		return err
 	}
-	if h.dir, err = os.MkdirTemp("", "pointsman-bench-"); err != nil {
+	if h.dir, err = os.MkdirTemp("", namePrefix+strconv.Itoa(os.Getpid())+"-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(h.dir)
@@ -57,6 +64,15 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 		if rep.Titles[p.name], err = p.describe(ctx); err != nil {
 			return err
+		}
+	}
+	if o.place == inNamespaces {
+		n := newNetwork()
+		defer func() { err = errors.Join(err, n.close()) }()
+		for _, p := range o.proxies {
+			if h.sites[p.name], err = n.site(p.name); err != nil {
+				return err
+			}
 		}
 	}
 	release, ok := stayAwake()
@@ -78,28 +94,112 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// measureAll takes the proxies in turns, so that what slows the machine down
-// for a while slows all of them. A proxy that fails does not stop the others.
+// measureAll takes one workload after the other.
 func (h *harness) measureAll(ctx context.Context, o options, rep *report, progress io.Writer) error {
-	calm := patience{o.patience}
+	calm := &patience{o.patience}
 	for _, w := range o.workloads {
-		for round := range o.rounds {
-			for _, p := range o.proxies {
-				s, err := calm.calmest(func() (sample, error) {
-					if err := calm.quiet(ctx); err != nil {
-						return sample{}, err
-					}
-					return h.run(ctx, p, w)
-				})
-				if ctx.Err() != nil {
-					return errors.New("interrupted")
+		if err := h.rounds(ctx, o, rep, w, calm, progress); err != nil {
+			return err
+		}
+		if o.inspect {
+			if err := h.inspect(ctx, o, rep, w, progress); err != nil {
+				return err
+			}
+		}
+		if rate := o.fixedRate(rep, w); rate > 0 {
+			if err := h.rounds(ctx, o, rep, w.fixed(rate), calm, progress); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fixedRate is the rate at which a workload is measured again; 0 = it is not.
+func (o options) fixedRate(rep *report, w workload) float64 {
+	if !o.fixed || !w.rated() {
+		return 0
+	}
+	slowest := math.Inf(1)
+	for _, p := range o.proxies {
+		if res := rep.find(w.name, p.name); res != nil && len(res.Samples) > 0 {
+			slowest = min(slowest, each(rate)(res))
+		}
+	}
+	if math.IsInf(slowest, 1) {
+		return 0
+	}
+	return twoDigits(fixedShare * slowest)
+}
+
+// twoDigits rounds a rate down, so that two runs are likely to compare the same.
+func twoDigits(v float64) float64 {
+	unit := math.Pow(10, math.Floor(math.Log10(v))-1)
+	return math.Floor(v/unit) * unit
+}
+
+// rounds takes the proxies in turns, so that what slows the machine down for a
+// while slows all of them. A proxy that fails does not stop the others.
+func (h *harness) rounds(ctx context.Context, o options, rep *report, w workload, calm *patience, progress io.Writer) error {
+	rounds := o.rounds
+	if w.rounds > 0 {
+		rounds = min(rounds, w.rounds)
+	}
+	for round := range rounds {
+		for _, p := range o.proxies {
+			if !o.takes(w, p) {
+				continue
+			}
+			s, err := calm.calmest(func() (sample, error) {
+				if err := calm.quiet(ctx); err != nil {
+					return sample{}, err
 				}
-				rep.add(w, p, s, err)
-				outcome := brief(w, s)
-				if err != nil {
-					outcome = err.Error()
-				}
-				fmt.Fprintf(progress, "round %d/%d  %-14s %-15s %s\n", round+1, o.rounds, w.name, p.name, outcome)
+				return h.run(ctx, p, w, "")
+			})
+			if ctx.Err() != nil {
+				return errors.New("interrupted")
+			}
+			rep.add(w, p, s, err)
+			outcome := brief(w, p, s)
+			if err != nil {
+				outcome = err.Error()
+			}
+			fmt.Fprintf(progress, "round %d/%d  %-14s %-15s %s\n", round+1, rounds, w.name, p.name, outcome)
+		}
+	}
+	return nil
+}
+
+// inspect looks closer at each proxy once, in runs that are not timed. Where
+// that is not permitted the report says so, and goes on without.
+func (h *harness) inspect(ctx context.Context, o options, rep *report, w workload, progress io.Writer) error {
+	if w.kind == idle || w.kind == fence || w.kind == checks || w.curve != "" {
+		return nil
+	}
+	for _, p := range o.proxies {
+		if p.kernel || !o.takes(w, p) {
+			continue
+		}
+		kinds := []inspection{byMode}
+		if w.calls {
+			kinds = append(kinds, bySyscall)
+		}
+		for _, kind := range kinds {
+			s, err := h.run(ctx, p, w, kind)
+			if ctx.Err() != nil {
+				return errors.New("interrupted")
+			}
+			if err != nil {
+				fmt.Fprintf(progress, "no look at %s of %s: %v\n", kind, p.name, err)
+				continue
+			}
+			res := rep.of(w, p)
+			switch kind {
+			case byMode:
+				res.Profile = s.Profile
+				rep.User = "samples every 250 us of its CPU, in a run of their own"
+			case bySyscall:
+				res.Calls = s.Profile
 			}
 		}
 	}
@@ -115,9 +215,9 @@ func (h *harness) prepare(ctx context.Context, p *proxy, o options) error {
 		p.program = o.old
 	case p.program == "":
 		p.program = h.self
-	case p.name == "pointsman" && o.pointsman != "":
+	case p.name == ours && o.pointsman != "":
 		p.program = o.pointsman
-	case p.name == "pointsman":
+	case p.name == ours:
 		p.program = filepath.Join(h.dir, "pointsman")
 		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", p.program, "./cmd/pointsman")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -128,154 +228,20 @@ func (h *harness) prepare(ctx context.Context, p *proxy, o options) error {
 	return nil
 }
 
-// The event loops of client and server make no garbage, and need neither a
-// collector nor to be interrupted by the scheduler.
-var loopEnv = []string{"GOGC=off", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1"}
-
-// run takes one sample: one workload through one proxy. Server, proxy and
-// client are new each time, at addresses of their own: no run inherits a grown
-// heap, a full table of TIME_WAIT or a port from another.
-func (h *harness) run(ctx context.Context, p proxy, w workload) (sample, error) {
-	h.runs++
-	dir := filepath.Join(h.dir, fmt.Sprintf("%d-%s-%s", h.runs, w.name, p.name))
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return sample{}, err
-	}
-	target, err := freeAddress(2 * h.runs)
-	if err != nil {
-		return sample{}, err
-	}
-	listen, err := freeAddress(2*h.runs + 1)
-	if err != nil {
-		return sample{}, err
-	}
-
-	server, err := start(dir, "server", h.self, loopEnv, w.server(), target)
-	if err != nil {
-		return sample{}, err
-	}
-	defer server.stop()
-	if err := ready(ctx, server, target); err != nil {
-		return sample{}, err
-	}
-
-	args, err := p.command(dir, listen, target)
-	if err != nil {
-		return sample{}, err
-	}
-	relay, err := start(dir, p.name, p.program, []string{fmt.Sprintf("GOMAXPROCS=%d", threads)}, args...)
-	if err != nil {
-		return sample{}, err
-	}
-	defer relay.stop()
-	if err := ready(ctx, relay, listen); err != nil {
-		return sample{}, err
-	}
-	pids, err := relay.pids()
-	if err != nil {
-		return sample{}, err
-	}
-	s, err := h.load(ctx, dir, job{
-		Kind: w.kind, Target: listen, Size: w.size, Sessions: w.sessions,
-		Warm: h.warm, Measure: h.measure, Settle: h.settle,
-		Proxy: pids, Server: server.cmd.Process.Pid,
-	})
-	if err != nil && relay.said() != "" {
-		err = fmt.Errorf("%w; %s says: %s", err, p.name, relay.said())
-	}
-	return s, err
-}
-
-// load runs the client.
-func (h *harness) load(ctx context.Context, dir string, j job) (sample, error) {
-	var s sample
-	text, err := json.Marshal(j)
-	if err != nil {
-		return s, err
-	}
-	client, err := start(dir, "client", h.self, loopEnv, "load", string(text))
-	if err != nil {
-		return s, err
-	}
-	select {
-	case <-ctx.Done():
-		client.stop()
-		return s, ctx.Err()
-	case <-time.After(j.Warm + j.Measure + 10*time.Second):
-		client.stop()
-		return s, errors.New("the client did not come to its end")
-	case err = <-client.ended:
-	}
-	if err != nil {
-		return s, fmt.Errorf("the client: %w: %s", err, strings.TrimPrefix(client.said(), "bench: "))
-	}
-	if err := json.Unmarshal([]byte(client.said()), &s); err != nil {
-		return s, fmt.Errorf("reading what the client measured: %w", err)
-	}
-	return s, nil
-}
-
-// freeAddress returns an address of loopback that nobody listens on. Every n
-// has a host of its own, so that the ports of one run are free in the next.
-func freeAddress(n int) (string, error) {
-	host := fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, n/250, 1+n%250)
-	l, err := net.Listen("tcp4", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
-// ready waits until a byte comes through p at addr.
-func ready(ctx context.Context, p *process, addr string) error {
-	for limit := time.Now().Add(5 * time.Second); ; {
-		err := probe(addr)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case failed := <-p.ended:
-			p.ended <- failed
-			return fmt.Errorf("%s ended (%v): %s", p.name, failed, p.said())
-		case <-time.After(10 * time.Millisecond):
-		}
-		if time.Now().After(limit) {
-			return fmt.Errorf("%s is not ready: %w: %s", p.name, err, p.said())
-		}
-	}
-}
-
-// probe sends a byte, for servers that echo, and reads one.
-func probe(addr string) error {
-	conn, err := net.Dial("tcp4", addr)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Write([]byte{1}); err != nil {
-		return err
-	}
-	_, err = io.ReadFull(conn, make([]byte, 1))
-	return err
-}
-
-// raiseDescriptorLimit lifts the soft limit to the hard one. Go would do so for
-// itself, but puts the old limit back for the programs that it starts.
+// raiseDescriptorLimit lifts the soft limit to the hard one, and root's hard
+// one where it is too low. Go would lift the soft one for itself, but puts the
+// old limit back for the programs that it starts.
 func raiseDescriptorLimit() error {
+	const needed = 2*maxSessions + 500
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("reading the limit of descriptors: %w", err)
 	}
+	hard := limit.Max
+	limit.Max = max(limit.Max, needed)
 	limit.Cur = limit.Max
-	if limit.Cur < 2*maxSessions+100 {
-		return fmt.Errorf("this needs %d descriptors, and the hard limit is %d: raise it with ulimit -Hn", 2*maxSessions+100, limit.Max)
-	}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("raising the limit of descriptors: %w", err)
+		return fmt.Errorf("raising the limit of descriptors: %w (it needs %d, and the hard limit is %d: see ulimit -Hn)", err, needed, hard)
 	}
 	return nil
 }

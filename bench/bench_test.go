@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -30,7 +31,7 @@ func newHarness(t *testing.T) *harness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &harness{self: self, dir: t.TempDir(), warm: 20 * time.Millisecond, measure: 100 * time.Millisecond, settle: 20 * time.Millisecond}
+	return &harness{self: self, dir: t.TempDir(), sites: map[string]site{}, warm: 20 * time.Millisecond, measure: 100 * time.Millisecond, settle: 20 * time.Millisecond}
 }
 
 // Every kind of work, through the relay that is always there.
@@ -39,13 +40,21 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range allWorkloads {
-		w.sessions = min(w.sessions, 50)
+	few := workload{name: "few", kind: pingPong, sessions: 5, size: 100}
+	short := workload{name: "short", kind: connectClose, sessions: 5, size: 1}
+	for _, w := range []workload{
+		few, few.fixed(500), short, short.fixed(300),
+		{name: "tiny", kind: pingPong, sessions: 2, size: 1},
+		{name: "long", kind: pingPong, sessions: 3, size: 1 << 20}, // longer than any socket's buffer
+		{name: "streams", kind: bulk, sessions: 3},
+		{name: "silent", kind: idle, sessions: 50, size: 100},
+	} {
 		t.Run(w.name, func(t *testing.T) {
+			t.Parallel()
 			h := newHarness(t)
 			p := copies[0]
 			p.program = h.self
-			s, err := h.run(t.Context(), p, w)
+			s, err := h.run(t.Context(), p, w, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,15 +62,18 @@ func TestRun(t *testing.T) {
 				t.Errorf("nothing was counted: %+v", s)
 			}
 			if w.kind == idle {
-				if s.Idle <= 0 || s.Idle > 1<<20 || s.Total < 1<<20 {
-					t.Errorf("a session takes %v bytes, the relay %v", s.Idle, s.Total)
+				if s.Idle <= 0 || s.Idle > 1<<20 || s.Resident < 1<<20 {
+					t.Errorf("a session takes %v bytes, the relay %v", s.Idle, s.Resident)
 				}
 				return
 			}
 			if s.Seconds < 0.1 || s.CPU <= 0 || s.CPU > 2*threads*s.Seconds || s.Client <= 0 || s.Server <= 0 {
 				t.Errorf("used: %+v", s.usage)
 			}
-			if w.kind != bulk && (s.P50 <= 0 || s.P99 < s.P50 || s.P999 < s.P99) {
+			if w.rate > 0 && (rate(s) < 0.7*w.rate || rate(s) > 1.3*w.rate) {
+				t.Errorf("%.0f requests per second, not %.0f", rate(s), w.rate)
+			}
+			if w.kind != bulk && (s.Times.count != s.Ops || s.P50 <= 0 || s.P99 < s.P50 || s.P999 < s.P99) {
 				t.Errorf("p50 %v, p99 %v, p99.9 %v us", s.P50, s.P99, s.P999)
 			}
 		})
@@ -93,7 +105,7 @@ func TestClientNotices(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			j := job{Kind: c.kind, Target: answering(t, c.answer), Size: c.size, Sessions: 1, Measure: time.Second, Server: os.Getpid()}
 			h := newHarness(t)
-			_, err := h.load(t.Context(), h.dir, j)
+			_, err := h.load(t.Context(), site{lan: here}, h.dir, j)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("the client says %v, want %q", err, c.want)
 			}
@@ -136,7 +148,7 @@ func echoOf(size int, change func([]byte) []byte) func(net.Conn) {
 // A proxy's workers end with it, also where it forgets them.
 func TestStopLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
-	p, err := start(dir, "shell", "sh", nil, "-c", "sleep 100 & echo started; wait")
+	p, err := start(here, dir, "shell", "sh", nil, "-c", "sleep 100 & echo started; wait")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,12 +172,14 @@ func alive(pid int) bool {
 	return err == nil && unix.Kill(pid, 0) == nil && !strings.Contains(string(text), ") Z ")
 }
 
-func TestInterrupt(t *testing.T) {
+func TestInterrupt(t *testing.T) { interrupted(t, onLoopback) }
+
+func interrupted(t *testing.T, place string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(300*time.Millisecond, cancel)
 	out := filepath.Join(t.TempDir(), "result.json")
 	begin := time.Now()
-	err := bench(ctx, []string{"-proxies", "copy", "-only", "bulk", "-seconds", "60", "-out", out}, io.Discard, io.Discard)
+	err := bench(ctx, []string{"-place", place, "-proxies", "copy", "-only", "bulk-1", "-seconds", "60", "-out", out}, io.Discard, io.Discard)
 	if err == nil || err.Error() != "interrupted" {
 		t.Errorf("an interrupted bench says %v", err)
 	}
@@ -206,11 +220,14 @@ func TestArguments(t *testing.T) {
 		want string // part of the error; "" = none
 	}{
 		{"", ""},
-		{"-only bulk,idle -proxies nginx", ""},
+		{"-only bulk-1,idle -proxies nginx", ""},
 		{"-only bulky", `no workload "bulky"; there are: ping-pong-1, `},
 		{"-proxies haproxy,squid", `no proxy "squid"; there are: haproxy, `},
 		{"-rounds 0", "must be above 0"},
 		{"-seconds -1", "must be above 0"},
+		{"-place moon", `no place "moon"`},
+		{"-place loopback -proxies dnat", "none of these proxies can"},
+		{"-only fence -proxies nginx", "none of these proxies can"},
 		{"quickly", `unexpected argument "quickly"`},
 	} {
 		_, err := parse(strings.Fields(c.args), io.Discard)
@@ -218,33 +235,47 @@ func TestArguments(t *testing.T) {
 			t.Errorf("%q: %v, want %q", c.args, err, c.want)
 		}
 	}
-	o, err := parse([]string{"-only", "idle, bulk"}, io.Discard)
-	if err != nil || len(o.workloads) != 2 || o.workloads[0].name != "bulk" {
+	o, err := parse([]string{"-only", "idle, bulk-1"}, io.Discard)
+	if err != nil || len(o.workloads) != 2 || o.workloads[0].name != "bulk-1" {
 		t.Errorf("picked %v, %v", o.workloads, err)
 	}
 }
 
-// No configuration keeps a placeholder, and each names both addresses.
+// Each configuration names the addresses, and its servers once.
 func TestConfigurations(t *testing.T) {
-	for _, p := range allProxies {
-		dir := t.TempDir()
-		args, err := p.command(dir, "127.0.0.2:1111", "127.0.0.3:2222")
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := os.ReadFile(filepath.Join(dir, "config"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		all := string(text) + strings.Join(args, " ")
-		for _, addr := range []string{"127.0.0.2:1111", "127.0.0.3:2222"} {
-			if strings.Count(all, addr) != 1 {
-				t.Errorf("%s: %s is there %d times:\n%s", p.name, addr, strings.Count(all, addr), all)
+	for _, servers := range []int{0, 3} {
+		for _, p := range allProxies {
+			if servers > 0 && !(workload{servers: servers}).can(p) {
+				continue
 			}
-		}
-		for _, word := range []string{"{listen}", "{target}", "{dir}", "{config}", "{sessions}", "{threads}", "{descriptors}", "{nginx-stream}"} {
-			if strings.Contains(all, word) {
-				t.Errorf("%s: %s was not filled in:\n%s", p.name, word, all)
+			dir := t.TempDir()
+			s := setup{
+				Listen: netip.MustParseAddrPort("127.0.0.2:1111"), Target: netip.MustParseAddrPort("127.0.0.3:2222"),
+				Servers: servers, Inter: "200ms", Dir: dir,
+			}
+			args, err := p.command(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(filepath.Join(dir, "config"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := string(text) + strings.Join(args, " ")
+			for _, addr := range []string{"127.0.0.2", "127.0.0.3:2222"} {
+				if strings.Count(all, addr) != 1 {
+					t.Errorf("%s: %s is there %d times:\n%s", p.name, addr, strings.Count(all, addr), all)
+				}
+			}
+			if servers > 0 {
+				for _, part := range []string{"127.0.0.3:2223", "127.0.0.3:2224", "2322", "2323", "2324"} {
+					if strings.Count(all, part) != 1 {
+						t.Errorf("%s: %s is there %d times:\n%s", p.name, part, strings.Count(all, part), all)
+					}
+				}
+			}
+			if strings.ContainsAny(strings.Join(args, " "), "{}") || strings.Contains(all, "{{") || strings.Contains(all, "<no value>") {
+				t.Errorf("%s: not filled in: %v\n%s", p.name, args, all)
 			}
 		}
 	}

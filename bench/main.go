@@ -1,10 +1,13 @@
-// Command bench measures pointsman beside HAProxy, nginx and a plain io.Copy
-// relay: the same client, the same server, the same workloads, one after the
+// Command bench measures pointsman beside HAProxy, nginx and the kernel: the same client, the same server, the same workloads, one after the
 // other in turns, and the medians in one table. Client, proxy and server are
 // processes of their own, so that each one's CPU is known by itself.
 //
+// Client, proxy and server are in network namespaces of their own, joined by
+// virtual cables, or all on loopback.
+//
 // It starts itself again for the client ("load"), the server ("echo",
-// "source") and the io.Copy relay ("copy").
+// "source"), the nodes' REST API ("patroni") and the io.Copy relay ("copy").
+// "table FILE" prints the tables of an earlier run.
 package main
 
 import (
@@ -31,9 +34,13 @@ func main() {
 	case "load":
 		err = load(args[0], os.Stdout)
 	case "echo", "source":
-		err = serve(role, args[0])
+		err = serve(role, args)
+	case "patroni":
+		err = servePatroni(args)
 	case "copy":
 		err = copyRelay(args[0], args[1])
+	case "table":
+		err = table(args[0], os.Stdout)
 	default:
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		err = bench(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -47,12 +54,27 @@ func main() {
 
 // role splits off the first argument if it names one of the program's parts.
 func role(args []string) (string, []string) {
-	want := map[string]int{"load": 2, "echo": 2, "source": 2, "copy": 3}
-	if len(args) > 0 && want[args[0]] == len(args) {
+	least := map[string]int{"load": 2, "echo": 2, "source": 2, "patroni": 3, "copy": 3, "table": 2}
+	if len(args) > 0 && least[args[0]] > 0 && len(args) >= least[args[0]] {
 		return args[0], args[1:]
 	}
 	return "", args
 }
+
+// table prints what a file of results holds.
+func table(path string, out io.Writer) error {
+	r, err := readReport(path)
+	if err != nil {
+		return err
+	}
+	return r.print(out)
+}
+
+// Where client, proxy and server are.
+const (
+	inNamespaces = "namespaces"
+	onLoopback   = "loopback"
+)
 
 // options is what the command line says.
 type options struct {
@@ -61,43 +83,105 @@ type options struct {
 	patience  time.Duration
 	workloads []workload
 	proxies   []proxy
+	chosen    bool   // proxies were named, so each measures all that it can
+	quick     bool   // the rows that have limits, and the proxies in them
+	fixed     bool   // latencies also at fixed rates
+	inspect   bool   // user mode and system calls in runs of their own
 	pointsman string // path of a binary; "" = build it
 	old       string // path of another
 	place     string
 	out       string
 }
 
+// defaultProxies leaves out what is only for comparisons by name.
+const defaultProxies = "haproxy,haproxy-splice,nginx,dnat,pointsman"
+
 func parse(args []string, stderr io.Writer) (options, error) {
+	o := options{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	rounds := flags.Int("rounds", 5, "rounds; the table shows medians")
-	seconds := flags.Float64("seconds", 1.5, "length of one measurement")
-	patience := flags.Duration("patience", 30*time.Second, "time to lose, in all, by waiting for other programs to be quiet and by measuring again where they were not")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds; the table shows medians")
+	seconds := flags.Float64("seconds", 1.2, "length of one measurement")
+	flags.DurationVar(&o.patience, "patience", time.Minute, "time to lose, in all, by waiting for other programs to be quiet and by measuring again where they were not")
+	flags.BoolVar(&o.quick, "quick", false, "only the rows that have limits, and the proxies in them")
+	flags.BoolVar(&o.fixed, "fixed", true, "measure latencies also at a fixed rate")
+	flags.BoolVar(&o.inspect, "inspect", true, "look at user mode and system calls, in runs of their own")
+	withCurves := flags.Bool("curves", false, "measure how cost grows with sessions, servers and sizes (instead of the rows)")
 	only := flags.String("only", "", "comma-separated workloads: "+strings.Join(names(allWorkloads), ", "))
-	which := flags.String("proxies", "haproxy,nginx,copy,pointsman", "comma-separated proxies: "+strings.Join(names(allProxies), ", "))
-	program := flags.String("pointsman", "", "pointsman program to measure (default: build ./cmd/pointsman)")
-	old := flags.String("old", "", "another pointsman program, for the proxy \"old\"")
-	place := flags.String("place", "loopback", "where client, proxy and server are: loopback")
-	out := flags.String("out", "bench/result.json", "where every figure is written")
+	which := flags.String("proxies", "", "comma-separated proxies: "+strings.Join(names(allProxies), ", "))
+	flags.StringVar(&o.pointsman, "pointsman", "", "pointsman program to measure (default: build ./cmd/pointsman)")
+	flags.StringVar(&o.old, "old", "", "another pointsman program, for the proxy \"old\"")
+	place := inNamespaces
+	if os.Geteuid() != 0 {
+		place = onLoopback
+	}
+	flags.StringVar(&o.place, "place", place, "where client, proxy and server are: namespaces (needs root), loopback")
+	flags.StringVar(&o.out, "out", "bench/result.json", "where every figure is written")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}
 	if flags.NArg() > 0 {
 		return options{}, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	if *rounds < 1 || *seconds <= 0 {
+	if o.rounds < 1 || *seconds <= 0 {
 		return options{}, errors.New("-rounds and -seconds must be above 0")
 	}
-	o := options{rounds: *rounds, measure: time.Duration(*seconds * float64(time.Second)), patience: *patience, pointsman: *program, old: *old, place: *place, out: *out}
-	if o.place != "loopback" {
-		return o, fmt.Errorf("no place %q; there is: loopback", o.place)
+	if o.place != inNamespaces && o.place != onLoopback {
+		return o, fmt.Errorf("no place %q; there are: %s, %s", o.place, inNamespaces, onLoopback)
+	}
+	o.measure = time.Duration(*seconds * float64(time.Second))
+	all := allWorkloads
+	if *only == "" {
+		all = nil
+		for _, w := range allWorkloads {
+			if (w.curve != "") == *withCurves && (w.quick || !o.quick) {
+				all = append(all, w)
+			}
+		}
 	}
 	var err error
-	if o.workloads, err = pick("workload", allWorkloads, *only); err != nil {
+	if o.workloads, err = pick("workload", all, *only); err != nil {
 		return o, err
 	}
-	o.proxies, err = pick("proxy", allProxies, *which)
-	return o, err
+	if o.chosen = *which != ""; !o.chosen {
+		*which = defaultProxies
+	}
+	return o, o.pickProxies(*which)
+}
+
+// pickProxies leaves out those that have nothing to do.
+func (o *options) pickProxies(list string) error {
+	wanted, err := pick("proxy", allProxies, list)
+	if err != nil {
+		return err
+	}
+	for _, p := range wanted {
+		for _, w := range o.workloads {
+			if o.takes(w, p) {
+				o.proxies = append(o.proxies, p)
+				break
+			}
+		}
+	}
+	if len(o.proxies) == 0 {
+		return errors.New("none of these proxies can do any of these workloads here")
+	}
+	return nil
+}
+
+// takes reports whether a workload is measured through a proxy.
+func (o options) takes(w workload, p proxy) bool {
+	switch {
+	case p.kernel && o.place != inNamespaces, !w.can(p):
+		return false
+	case o.chosen:
+		return true
+	case p.name == "haproxy-splice":
+		return w.kind == bulk || w.curve == bySize
+	case p.name == "nginx" || p.kernel:
+		return !o.quick && w.curve == ""
+	}
+	return true
 }
 
 type named interface{ id() string }

@@ -19,6 +19,33 @@ type meter struct {
 	start  time.Time
 	proxy  []int // process ids
 	server int
+
+	inspect   inspection // besides; "" = nothing
+	inspector inspector
+	profile   profile
+}
+
+// begin takes the reading at which the measurement begins.
+func (m *meter) begin() (reading, error) {
+	if m.inspect != "" {
+		var err error
+		if m.inspector, err = m.inspect.open(m.proxy); err != nil {
+			return reading{}, err
+		}
+		if err := m.inspector.begin(); err != nil {
+			return reading{}, err
+		}
+	}
+	return m.read()
+}
+
+// end takes the one at which it ends.
+func (m *meter) end() (reading, error) {
+	r, err := m.read()
+	if err == nil && m.inspector != nil {
+		err = m.inspector.end(&m.profile)
+	}
+	return r, err
 }
 
 // reading is one look at the meter: CPU times since each process began.
@@ -77,8 +104,9 @@ func (m *meter) read() (reading, error) {
 // usage is what happened between two readings.
 type usage struct {
 	Seconds    float64 `json:"seconds"`
-	CPU        float64 `json:"cpu_seconds"` // of the proxy
-	UserShare  float64 `json:"user_share"`  // of CPU, 0 to 1, sampled
+	CPU        float64 `json:"cpu_seconds"`         // of the proxy
+	UserShare  float64 `json:"user_share"`          // of CPU, 0 to 1, as the kernel's tick saw it
+	Machine    float64 `json:"machine_cpu_seconds"` // of all that ran: proxy, kernel, client, server and others
 	Server     float64 `json:"server_cpu_seconds"`
 	Client     float64 `json:"client_cpu_seconds"`
 	OtherShare float64 `json:"other_share"` // of the machine, 0 to 1, that other programs used
@@ -96,7 +124,8 @@ func (r reading) since(from reading) usage {
 		u.UserShare = float64(r.inUser-from.inUser) / float64(ticks)
 	}
 	machine := took.Seconds() * float64(runtime.NumCPU())
-	other := machine - (r.idle - from.idle).Seconds() - u.CPU - u.Server - u.Client
+	u.Machine = max(machine-(r.idle-from.idle).Seconds(), 0)
+	other := u.Machine - u.CPU - u.Server - u.Client
 	u.OtherShare = max(other/machine, 0)
 	return u
 }

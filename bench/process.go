@@ -19,9 +19,9 @@ type process struct {
 	ended  chan error
 }
 
-// start runs a program in a process group of its own, so that a ctrl-C reaches
-// us alone, and so that it ends with us however we end.
-func start(dir, name, program string, env []string, args ...string) (*process, error) {
+// start runs a program at a place, in a process group of its own, so that a
+// ctrl-C reaches us alone, and so that it ends with us however we end.
+func start(at place, dir, name, program string, env []string, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(program, args...), stderr: filepath.Join(dir, name+".stderr"), ended: make(chan error, 1)}
 	stderr, err := os.Create(p.stderr)
 	if err != nil {
@@ -32,7 +32,7 @@ func start(dir, name, program string, env []string, args ...string) (*process, e
 	p.cmd.Env = append(os.Environ(), env...)
 	// nginx passes SIGTERM on to its workers; SIGKILL would leave them.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := p.cmd.Start(); err != nil {
+	if err := at.inside(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	go func() { p.ended <- p.cmd.Wait() }()

@@ -3,8 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"maps"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -17,27 +16,36 @@ import (
 // baseline is the proxy that the others are compared with.
 const baseline = "haproxy"
 
-// report is the JSON file, and what the table is made of.
+// report is the JSON file, and what the tables and pictures are made of.
 type report struct {
 	When    time.Time         `json:"when"`
 	Kernel  string            `json:"kernel"`
 	Cores   int               `json:"cores"`
+	Place   string            `json:"place"`
 	TCP     string            `json:"tcp_congestion_control"`
 	Rounds  int               `json:"rounds"`
 	Seconds float64           `json:"seconds"`
 	Awake   bool              `json:"cores_kept_awake"`
+	User    string            `json:"user_mode_measured_by"`
 	Order   []string          `json:"proxies"`
 	Titles  map[string]string `json:"titles"` // by proxy
-	Results []*result         `json:"results"`
 	Rows    []row             `json:"rows"`
+	Limits  []verdict         `json:"limits,omitempty"`
+	Curves  []curve           `json:"curves,omitempty"`
+	Results []*result         `json:"results"`
 }
 
 // result is one workload through one proxy.
 type result struct {
-	Workload string   `json:"workload"`
-	Proxy    string   `json:"proxy"`
-	Samples  []sample `json:"samples"`
-	Failures []string `json:"failures,omitempty"`
+	Workload string     `json:"workload"`
+	Proxy    string     `json:"proxy"`
+	Kernel   bool       `json:"kernel,omitempty"` // no process of its own
+	Rate     float64    `json:"fixed_rate,omitempty"`
+	Samples  []sample   `json:"samples"`
+	Times    *histogram `json:"latency,omitempty"` // of all rounds
+	Profile  profile    `json:"profile,omitzero"`
+	Calls    profile    `json:"calls,omitzero"`
+	Failures []string   `json:"failures,omitempty"`
 	workload workload
 }
 
@@ -45,21 +53,27 @@ type result struct {
 type row struct {
 	Workload string             `json:"workload"`
 	Title    string             `json:"title"`
+	Key      string             `json:"key"`
 	Metric   string             `json:"metric"`
 	Unit     string             `json:"unit"`
+	Digits   int                `json:"digits"`
 	Median   map[string]float64 `json:"median"` // by proxy; missing where nothing could be measured
 	Ratio    map[string]float64 `json:"ratio"`  // to the baseline
-	digits   int
+	Failed   []string           `json:"failed,omitempty"`
 }
 
 func newReport(o options) *report {
-	r := &report{When: time.Now().UTC().Truncate(time.Second), Cores: runtime.NumCPU(), Rounds: o.rounds, Seconds: o.measure.Seconds(), Order: names(o.proxies), Titles: map[string]string{}}
+	r := &report{
+		When: time.Now().UTC().Truncate(time.Second), Cores: runtime.NumCPU(), Place: o.place,
+		Rounds: o.rounds, Seconds: o.measure.Seconds(), Titles: map[string]string{}, User: "the kernel's tick",
+	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		r.Kernel = unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:])
 	}
-	// It decides how smoothly a bulk stream flows, and is the machine's choice.
-	if text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil {
+	// It decides how smoothly a bulk stream flows.
+	r.TCP = congestionControl
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil && o.place == onLoopback {
 		r.TCP = strings.TrimSpace(string(text))
 	}
 	return r
@@ -74,15 +88,31 @@ func (r *report) find(workload, proxy string) *result {
 	return nil
 }
 
-func (r *report) add(w workload, p proxy, s sample, err error) {
+// of returns the result of a workload through a proxy, a new one if need be.
+func (r *report) of(w workload, p proxy) *result {
 	res := r.find(w.name, p.name)
 	if res == nil {
-		res = &result{Workload: w.name, Proxy: p.name, workload: w}
+		res = &result{Workload: w.name, Proxy: p.name, Kernel: p.kernel, Rate: w.rate, workload: w}
 		r.Results = append(r.Results, res)
 	}
+	if !slices.Contains(r.Order, p.name) {
+		r.Order = append(r.Order, p.name)
+	}
+	return res
+}
+
+func (r *report) add(w workload, p proxy, s sample, err error) {
+	res := r.of(w, p)
 	if err != nil {
 		res.Failures = append(res.Failures, err.Error())
 		return
+	}
+	if s.Times != nil {
+		if res.Times == nil {
+			res.Times = new(histogram)
+		}
+		res.Times.merge(s.Times)
+		s.Times = nil
 	}
 	res.Samples = append(res.Samples, s)
 }
@@ -97,24 +127,42 @@ func (r *report) failures() []string {
 	return out
 }
 
-// finish makes the rows of the results.
+// finish makes rows, verdicts and curves of the results.
 func (r *report) finish() {
+	// The order of allProxies, and not that in which they came up.
+	var order []string
+	for _, p := range allProxies {
+		if slices.Contains(r.Order, p.name) {
+			order = append(order, p.name)
+		}
+	}
+	r.Order, r.Rows = order, nil
 	seen := map[string]bool{}
 	for _, res := range r.Results {
 		if !seen[res.Workload] {
 			seen[res.Workload] = true
-			for _, m := range metrics[res.workload.kind] {
-				r.Rows = append(r.Rows, r.row(res.workload, m))
+			for _, m := range metricsOf(res.workload) {
+				if row := r.row(res.workload, m); len(row.Median) > 0 || len(row.Failed) > 0 {
+					r.Rows = append(r.Rows, row)
+				}
 			}
 		}
 	}
+	r.Limits = r.judge()
+	r.Curves = r.curves()
 }
 
 func (r *report) row(w workload, m metric) row {
-	out := row{Workload: w.name, Title: w.title, Metric: m.name, Unit: m.unit, digits: m.digits, Median: map[string]float64{}, Ratio: map[string]float64{}}
+	out := row{Workload: w.name, Title: w.title, Key: m.key, Metric: m.name, Unit: m.unit, Digits: m.digits, Median: map[string]float64{}, Ratio: map[string]float64{}}
 	for _, p := range r.Order {
-		if res := r.find(w.name, p); res != nil && len(res.Samples) > 0 {
-			out.Median[p] = m.value(res.Samples)
+		res := r.find(w.name, p)
+		if res == nil {
+			continue
+		}
+		if v := m.value(res); !math.IsNaN(v) {
+			out.Median[p] = v
+		} else if len(res.Samples) == 0 {
+			out.Failed = append(out.Failed, p)
 		}
 	}
 	if base := out.Median[baseline]; base > 0 {
@@ -125,106 +173,52 @@ func (r *report) row(w workload, m metric) row {
 	return out
 }
 
-// print writes the table as aligned Markdown, and how far it can be trusted.
-func (r *report) print(out io.Writer) error {
-	lines := [][]string{{""}}
-	for _, p := range r.Order {
-		lines[0] = append(lines[0], r.Titles[p])
-	}
-	title := ""
+// lookUp returns the row of a workload with a key.
+func (r *report) lookUp(workload, key string) (row, bool) {
 	for _, row := range r.Rows {
-		if row.Title != title {
-			title = row.Title
-			lines = append(lines, append([]string{"**" + title + "**"}, make([]string, len(r.Order))...))
+		if row.Workload == workload && row.Key == key {
+			return row, true
 		}
-		lines = append(lines, row.cells(r.Order))
 	}
-	text := align(lines) + "\n" + r.footer()
-	if _, err := io.WriteString(out, text); err != nil {
-		return fmt.Errorf("printing the table: %w", err)
-	}
-	return nil
+	return row{}, false
 }
 
-func (row row) cells(proxies []string) []string {
-	out := []string{row.Metric + ", " + row.Unit}
-	for _, p := range proxies {
-		cell := "failed"
-		if v, ok := row.Median[p]; ok {
-			cell = fmt.Sprintf("%.*f", row.digits, v)
-		}
-		if ratio, ok := row.Ratio[p]; ok && p != baseline {
-			cell += fmt.Sprintf(" (%.2f)", ratio)
-		}
-		out = append(out, cell)
+// read gets a report back from its file.
+func readReport(path string) (*report, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
 	}
-	return out
-}
-
-// align lays a table out; the first line is its head.
-func align(lines [][]string) string {
-	width := make([]int, len(lines[0]))
-	for _, line := range lines {
-		for i, cell := range line {
-			width[i] = max(width[i], len(cell), 3)
-		}
+	r := &report{}
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
-	var b strings.Builder
-	for n, line := range lines {
-		for i, cell := range line {
-			if i == 0 {
-				fmt.Fprintf(&b, "| %-*s ", width[i], cell)
-			} else {
-				fmt.Fprintf(&b, "| %*s ", width[i], cell)
-			}
-		}
-		b.WriteString("|\n")
-		if n == 0 {
-			for i, w := range width {
-				rule := strings.Repeat("-", w)
-				if i > 0 {
-					rule = rule[1:] + ":"
-				}
-				b.WriteString("| " + rule + " ")
-			}
-			b.WriteString("|\n")
-		}
-	}
-	return b.String()
-}
-
-// footer says what the figures are, and what may have disturbed them.
-func (r *report) footer() string {
-	awake := ""
-	if r.Awake {
-		awake = " kept awake"
-	}
-	text := fmt.Sprintf("Medians of %d rounds of %.1f s, in turns; in brackets: times HAProxy's. Linux %s, %d cores%s, loopback, TCP %s, %d threads each.\n", r.Rounds, r.Seconds, r.Kernel, r.Cores, awake, r.TCP, threads)
-	others := map[string][]float64{} // by workload: the share of other programs
-	client, server := 0.0, 0.0
 	for _, res := range r.Results {
-		for _, s := range res.Samples {
-			if s.Seconds > 0 {
-				others[res.Workload] = append(others[res.Workload], s.OtherShare)
-				client, server = max(client, s.Client/s.Seconds), max(server, s.Server/s.Seconds)
-			}
+		if res.workload, err = workloadOf(res.Workload, res.Rate); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", path, err)
 		}
 	}
-	if len(others) == 0 {
-		return text
-	}
-	text += fmt.Sprintf("The client used at most %.0f %% of a core, the server %.0f %%.\n", 100*client, 100*server)
-	for _, name := range slices.Sorted(maps.Keys(others)) {
-		if share := median(others[name]); share > disturbed {
-			text += fmt.Sprintf("DISTURBED: during %s other programs used %.0f %% of the machine.\n", name, 100*share)
+	r.finish()
+	return r, nil
+}
+
+// workloadOf finds a workload by its name in the file.
+func workloadOf(name string, rate float64) (workload, error) {
+	plain, fixed := strings.CutSuffix(name, fixedSuffix)
+	for _, w := range allWorkloads {
+		if w.name == plain && fixed {
+			return w.fixed(rate), nil
+		}
+		if w.name == name {
+			return w, nil
 		}
 	}
-	return text
+	return workload{}, fmt.Errorf("no workload %q is known", name)
 }
 
 // write puts every figure into a file.
 func (r *report) write(path string) error {
-	text, err := json.MarshalIndent(r, "", "\t")
+	text, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
@@ -235,10 +229,13 @@ func (r *report) write(path string) error {
 }
 
 // brief is one sample in a few words.
-func brief(w workload, s sample) string {
+func brief(w workload, p proxy, s sample) string {
+	res := &result{Samples: []sample{s}, Kernel: p.kernel, workload: w}
 	var out []string
-	for _, m := range metrics[w.kind] {
-		out = append(out, fmt.Sprintf("%s %.*f %s", m.name, m.digits, m.value([]sample{s}), m.unit))
+	for _, m := range metricsOf(w) {
+		if v := m.value(res); !math.IsNaN(v) {
+			out = append(out, fmt.Sprintf("%s %.*f %s", m.name, m.digits, v, m.unit))
+		}
 	}
 	return strings.Join(out, ", ")
 }

@@ -3,14 +3,14 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// maxMessage is the largest ping-pong message. Each side has one message
-	// on its way at most, and a fresh socket's buffer takes as much.
-	maxMessage = 16 << 10
+	// maxRead is how much the echo server moves in one call.
+	maxRead = 64 << 10
 	// bulkChunk is what the bulk server and client move in one call.
 	bulkChunk = 256 << 10
 	// patternLength is the period of the bulk stream: byte i is i mod 251. A
@@ -20,30 +20,52 @@ const (
 
 // server is the far end: it echoes what comes, or pours out the pattern.
 type server struct {
-	ep, listener int
-	pour         bool
-	buf          []byte   // one message, or chunk + period of the pattern
-	poured       []uint64 // by descriptor: bytes sent
+	ep        int
+	listeners map[int]bool
+	pour      bool
+	buf       []byte // one read, or chunk + period of the pattern
+	peers     []peer // by descriptor
 }
 
-// serve runs a server until the process is ended. what is "echo" or "source".
-func serve(what, addr string) error {
-	at, err := netip.ParseAddrPort(addr)
+type peer struct {
+	poured  uint64 // bytes sent
+	pending []byte // read, and not yet echoed; nothing more is read meanwhile
+}
+
+// serve runs a server until the process is ended. what is "echo" or "source";
+// args are its address and, where it shall listen on that port and the next
+// ones, how many.
+func serve(what string, args []string) error {
+	at, err := netip.ParseAddrPort(args[0])
 	if err != nil {
 		return err
 	}
-	s := &server{pour: what == "source", buf: make([]byte, maxMessage)}
+	ports := 1
+	if len(args) > 1 {
+		if ports, err = strconv.Atoi(args[1]); err != nil {
+			return err
+		}
+	}
+	s := &server{pour: what == "source", buf: make([]byte, maxRead), listeners: map[int]bool{}}
 	if s.pour {
 		s.buf = pattern(bulkChunk + patternLength)
 	}
-	if s.listener, err = listen(at); err != nil {
+	if s.ep, err = newEpoll(); err != nil {
 		return err
 	}
-	if s.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return fmt.Errorf("opening epoll: %w", err)
+	for i := range ports {
+		fd, err := listen(netip.AddrPortFrom(at.Addr(), at.Port()+uint16(i)))
+		if err != nil {
+			return err
+		}
+		s.listeners[fd] = true
+		if err := watch(s.ep, fd, unix.EPOLLIN, fd); err != nil {
+			return err
+		}
 	}
-	if err := watch(s.ep, s.listener, unix.EPOLLIN, s.listener); err != nil {
-		return err
+	first := 0 // descriptors below are listeners
+	for fd := range s.listeners {
+		first = max(first, fd+1)
 	}
 	events := make([]unix.EpollEvent, 256)
 	for {
@@ -52,7 +74,13 @@ func serve(what, addr string) error {
 			return err
 		}
 		for i := range ready {
-			if err := s.handle(int(ready[i].Fd)); err != nil {
+			fd := int(ready[i].Fd)
+			if fd < first && s.listeners[fd] {
+				err = s.accept(fd)
+			} else {
+				err = s.handle(fd)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -61,23 +89,23 @@ func serve(what, addr string) error {
 
 func (s *server) handle(fd int) error {
 	switch {
-	case fd == s.listener:
-		return s.accept()
 	case s.pour:
 		s.send(fd)
 		return nil
+	case s.peers[fd].pending != nil:
+		return s.flush(fd)
 	default:
 		return s.echo(fd)
 	}
 }
 
-func (s *server) accept() error {
+func (s *server) accept(listener int) error {
 	interest := uint32(unix.EPOLLIN)
 	if s.pour {
 		interest = unix.EPOLLOUT
 	}
 	for range 16 {
-		fd, _, err := unix.Accept4(s.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, _, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if err == unix.EAGAIN || err == unix.ECONNABORTED {
 			return nil
 		}
@@ -87,10 +115,10 @@ func (s *server) accept() error {
 		if err := watch(s.ep, fd, interest, fd); err != nil {
 			return err
 		}
-		for fd >= len(s.poured) {
-			s.poured = append(s.poured, 0)
+		for fd >= len(s.peers) {
+			s.peers = append(s.peers, peer{})
 		}
-		s.poured[fd] = 0
+		s.peers[fd] = peer{}
 	}
 	return nil
 }
@@ -106,20 +134,40 @@ func (s *server) echo(fd int) error {
 	switch sent, errno := write(fd, s.buf[:n]); {
 	case errno == unix.EPIPE || errno == unix.ECONNRESET:
 		return unix.Close(fd)
-	case errno != 0 || sent != n:
-		return fmt.Errorf("echoing %d bytes: %d sent, %v", n, sent, errno)
+	case errno != 0 && errno != unix.EAGAIN:
+		return fmt.Errorf("echoing: %w", errno)
+	case errno == unix.EAGAIN || sent < n: // longer than the socket's buffer
+		s.peers[fd].pending = append([]byte(nil), s.buf[max(sent, 0):n]...)
+		return rewatch(s.ep, fd, unix.EPOLLOUT, fd)
 	}
 	return nil
+}
+
+// flush sends what echo could not.
+func (s *server) flush(fd int) error {
+	p := &s.peers[fd]
+	sent, errno := write(fd, p.pending)
+	switch {
+	case errno == unix.EAGAIN:
+		return nil
+	case errno != 0:
+		return unix.Close(fd)
+	}
+	if p.pending = p.pending[sent:]; len(p.pending) > 0 {
+		return nil
+	}
+	p.pending = nil
+	return rewatch(s.ep, fd, unix.EPOLLIN, fd)
 }
 
 // send fills the socket's buffer, and looks at the others after 16 chunks.
 func (s *server) send(fd int) {
 	for range 16 {
-		from := s.poured[fd] % patternLength
+		from := s.peers[fd].poured % patternLength
 		n, errno := write(fd, s.buf[from:from+bulkChunk])
 		switch errno {
 		case 0:
-			s.poured[fd] += uint64(n)
+			s.peers[fd].poured += uint64(n)
 		case unix.EAGAIN:
 			return
 		default:

@@ -1,5 +1,7 @@
 package main
 
+import "fmt"
+
 // kind is a way to use a proxy; it decides what is measured.
 type kind string
 
@@ -8,27 +10,47 @@ const (
 	connectClose kind = "connect"
 	bulk         kind = "bulk"
 	idle         kind = "idle"
+	fence        kind = "fence"
+	checks       kind = "checks"
 )
 
-// workload is one group of rows of the table.
+// workload is one group of rows of the table, or one point of a curve.
 type workload struct {
 	name     string // in the command line and the JSON file
 	title    string
 	kind     kind
 	sessions int
 	size     int // of a message, bytes
+	servers  int // in the backend, checked; 0 = one, not checked
+	inter    string
+	rounds   int     // at most; 0 = as many as asked for
+	quick    bool    // also in a short run
+	calls    bool    // its system calls are counted too
+	rate     float64 // requests per second at fixed times; 0 = as fast as replies come
+	curve    string  // that it is a point of
+	x        float64 // there
 }
 
 func (w workload) id() string { return w.name }
 
-var allWorkloads = []workload{
-	{"ping-pong-1", "100 B ping-pong, 1 session", pingPong, 1, 100},
-	{"ping-pong-16", "100 B ping-pong, 16 sessions", pingPong, 16, 100},
-	{"ping-pong-128", "100 B ping-pong, 128 sessions", pingPong, 128, 100},
-	{"connect", "connect, 1 byte, close; 16 at a time", connectClose, 16, 1},
-	{"bulk", "bulk, one stream", bulk, 1, 0},
-	{"idle", "1,900 idle sessions", idle, 1900, 100},
+const fixedSuffix = "-fixed"
+
+// rated reports whether latency is measured at a fixed rate too.
+func (w workload) rated() bool {
+	return w.curve == "" && w.rate == 0 && (w.kind == pingPong || w.kind == connectClose)
 }
+
+// fixed is the same workload at a fixed rate.
+func (w workload) fixed(rate float64) workload {
+	w.name += fixedSuffix
+	w.title += fmt.Sprintf(", at %.3g k/s", rate/1e3)
+	w.rate = rate
+	w.calls = false
+	return w
+}
+
+// checked reports whether the proxy follows a leader, by its servers' REST API.
+func (w workload) checked() bool { return w.servers > 0 }
 
 // server names the server that the workload needs.
 func (w workload) server() string {
@@ -38,65 +60,76 @@ func (w workload) server() string {
 	return "echo"
 }
 
-// metric is one row of the table: a figure taken from all rounds' samples.
-type metric struct {
-	name   string
-	unit   string
-	digits int
-	value  func([]sample) float64
-}
-
-var metrics = map[kind][]metric{
-	pingPong:     messageMetrics("round trips"),
-	connectClose: messageMetrics("sessions"),
-	bulk: {
-		{"rate", "GB/s", 2, each(func(s sample) float64 { return rate(s) / 1e9 })},
-		{"proxy's CPU", "s/GB", 3, each(func(s sample) float64 { return s.CPU / float64(s.Ops) * 1e9 })},
-		{"of it in user mode", "s/GB", 3, user(1e9)},
-	},
-	idle: {
-		{"proxy's memory, each", "KiB", 2, each(func(s sample) float64 { return s.Idle / 1024 })},
-		{"proxy, resident in all", "MiB", 1, each(func(s sample) float64 { return s.Total / (1 << 20) })},
-		{"kernel slab, each (four sockets)", "KiB", 1, each(func(s sample) float64 { return s.Slab / 1024 })},
-	},
-}
-
-func messageMetrics(what string) []metric {
-	return []metric{
-		{what, "k/s", 1, each(func(s sample) float64 { return rate(s) / 1e3 })},
-		{"p50", "us", 0, each(func(s sample) float64 { return s.P50 })},
-		{"p99", "us", 0, each(func(s sample) float64 { return s.P99 })},
-		{"proxy's CPU", "us", 1, each(func(s sample) float64 { return s.CPU / float64(s.Ops) * 1e6 })},
-		{"of it in user mode", "us", 1, user(1e6)},
+// can reports whether a proxy is able to do it.
+func (w workload) can(p proxy) bool {
+	follows := p.name != "nginx" && p.name != "copy" && !p.kernel
+	switch {
+	case w.checked() && !follows:
+		return false
+	case w.kind == idle && p.kernel:
+		return false // it has no memory of its own to look at
+	case p.name == "haproxy-splice" && w.sessions >= spliceSessions:
+		return false
 	}
+	return true
 }
 
-func rate(s sample) float64 { return float64(s.Ops) / s.Seconds }
+const idleSessions = 9000
 
-// each is the median of a figure over the rounds.
-func each(figure func(sample) float64) func([]sample) float64 {
-	return func(samples []sample) float64 {
-		values := make([]float64, len(samples))
-		for i, s := range samples {
-			values[i] = figure(s)
-		}
-		return median(values)
+var allWorkloads = append([]workload{
+	talks(1, 100, true), talks(16, 100, true), talks(128, 100, true), talks(1024, 100, false),
+	talks(1, 8192, false), talks(16, 8192, true), talks(128, 8192, false), talks(1024, 8192, false),
+	{name: "connect", title: "connect, 1 byte, close; 16 at a time", kind: connectClose, sessions: 16, size: 1, quick: true},
+	{name: "bulk-1", title: "bulk, one stream", kind: bulk, sessions: 1, quick: true},
+	{name: "bulk-8", title: "bulk, 8 streams", kind: bulk, sessions: 8},
+	{name: "idle", title: "9,000 idle sessions", kind: idle, sessions: idleSessions, size: 100, rounds: 3, quick: true},
+	{name: "fence", title: "9,000 sessions fenced", kind: fence, sessions: idleSessions, size: 100, servers: 2, inter: "200ms", rounds: 3, quick: true},
+}, curveWorkloads()...)
+
+// talks is a ping-pong workload.
+func talks(sessions, size int, quick bool) workload {
+	w := workload{name: fmt.Sprintf("ping-pong-%d", sessions), kind: pingPong, sessions: sessions, size: size, quick: quick}
+	what := fmt.Sprintf("%d B", size)
+	if size == 8192 {
+		w.name, what = fmt.Sprintf("ping-pong-8k-%d", sessions), "8 KiB"
 	}
+	w.title = fmt.Sprintf("%s ping-pong, %d sessions", what, sessions)
+	if sessions == 1 {
+		w.title = what + " ping-pong, 1 session"
+	}
+	w.calls = size == 100 && sessions <= 128
+	return w
 }
 
-// user is the median CPU per operation, times the share of all rounds' CPU that
-// was in user mode: one round has too few ticks to tell that share.
-func user(scale float64) func([]sample) float64 {
-	return func(samples []sample) float64 {
-		all, inUser := 0.0, 0.0
-		for _, s := range samples {
-			all += s.CPU
-			inUser += s.CPU * s.UserShare
-		}
-		cpu := each(func(s sample) float64 { return s.CPU / float64(s.Ops) * scale })(samples)
-		if all == 0 {
-			return 0
-		}
-		return cpu * inUser / all
+// The curves, and what each point has of them.
+const (
+	bySessions = "sessions"
+	byServers  = "servers"
+	bySize     = "sizes"
+)
+
+func curveWorkloads() []workload {
+	var out []workload
+	for _, n := range []int{10, 100, 1000, idleSessions} {
+		out = append(out, workload{
+			name: fmt.Sprintf("sessions-%d", n), title: fmt.Sprintf("100 B ping-pong, %d sessions", n),
+			kind: pingPong, sessions: n, size: 100, rounds: 3, curve: bySessions, x: float64(n),
+		})
 	}
+	for _, n := range []int{3, 10, 30, maxServers} {
+		w := workload{
+			name: fmt.Sprintf("servers-%d", n), title: fmt.Sprintf("100 B ping-pong, 16 sessions, %d servers checked every second", n),
+			kind: pingPong, sessions: 16, size: 100, servers: n, inter: "1s", rounds: 3, curve: byServers, x: float64(n),
+		}
+		out = append(out, w)
+		w.name, w.title, w.kind = fmt.Sprintf("checks-%d", n), fmt.Sprintf("no sessions, %d servers checked every second", n), checks
+		out = append(out, w)
+	}
+	for _, size := range []int{1, 8, 64, 512, 4 << 10, 32 << 10, 256 << 10, 1 << 20} {
+		out = append(out, workload{
+			name: fmt.Sprintf("size-%d", size), title: fmt.Sprintf("%d B ping-pong, 16 sessions", size),
+			kind: pingPong, sessions: 16, size: size, rounds: 3, curve: bySize, x: float64(size),
+		})
+	}
+	return out
 }

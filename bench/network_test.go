@@ -1,0 +1,116 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func needsRoot(t *testing.T) {
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("network namespaces need root")
+	}
+	t.Skip("network namespaces need root")
+}
+
+func namespaces(t *testing.T, prefix string) []string {
+	paths, err := filepath.Glob("/run/netns/" + prefix + "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+// The parts are where they should be, work together there, and leave nothing.
+func TestNamespaces(t *testing.T) {
+	needsRoot(t)
+	h := newHarness(t)
+	n := newNetwork()
+	defer n.close()
+	p := proxy{name: "copy", program: h.self, args: []string{"copy", "{listen}", "{target}"}}
+	var err error
+	if h.sites[p.name], err = n.site(p.name); err != nil {
+		t.Fatal(err)
+	}
+	if len(namespaces(t, n.prefix)) != 3 {
+		t.Errorf("namespaces: %v", namespaces(t, n.prefix))
+	}
+	var own, after unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.run(t.Context(), p, workload{name: "few", kind: pingPong, sessions: 3, size: 100}, ""); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Stat("/proc/thread-self/ns/net", &after); err != nil || after.Ino != own.Ino {
+		t.Errorf("we are in another namespace than before: %v", err)
+	}
+	// What a dead run leaves: a process in a namespace.
+	left, err := start(h.sites[p.name].router, h.dir, "left", "sleep", nil, "100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-left.ended:
+	case <-time.After(5 * time.Second):
+		t.Error("a process outlived its namespace")
+	}
+	if left := namespaces(t, n.prefix); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// What runs that died have left is removed; what belongs to the living stays.
+func TestSweep(t *testing.T) {
+	needsRoot(t)
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dead := &network{prefix: namePrefix + strconv.Itoa(gone.Process.Pid) + "-"}
+	living := newNetwork()
+	for _, n := range []*network{dead, living} {
+		if _, err := n.place("x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer living.close()
+	dir := filepath.Join(os.TempDir(), dead.prefix+"dir")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := sweep(); err != nil {
+		t.Error(err)
+	}
+	if left := namespaces(t, dead.prefix); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("left behind: %s", dir)
+		os.Remove(dir)
+	}
+	if len(namespaces(t, living.prefix)) != 1 {
+		t.Error("a namespace of a living run was removed")
+	}
+}
+
+// An interrupted run in namespaces leaves none.
+func TestInterruptRemovesNamespaces(t *testing.T) {
+	needsRoot(t)
+	interrupted(t, inNamespaces)
+	if left := namespaces(t, newNetwork().prefix); len(left) > 0 {
+		t.Errorf("left behind: %s", strings.Join(left, " "))
+	}
+}
