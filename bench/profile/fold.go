@@ -4,18 +4,29 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"pointsman/bench/chart"
 )
 
+// leaving stands for the kernel's last steps of a system call. It ends with
+// interrupts off, so a sample that is due then comes at the very next
+// instruction, and looks like the program's own.
+const leaving = "return_from_system_call" + chart.KernelMark
+
 // fold reads what `perf script -F comm,ip,sym,dso` says, and adds its samples
 // to stacks, as `program;outermost;…;innermost`: a line with the thread's name,
 // then a line for each function, innermost first, then an empty one.
-func fold(in io.Reader, s subject, stacks map[string]int) error {
+// afterSyscall tells whether the instruction before an offset in a file is a
+// system call.
+func fold(in io.Reader, s subject, stacks map[string]int, afterSyscall func(object string, offset uint64) bool) error {
 	var stack []string // innermost first
+	var sampled uint64 // address of the innermost
 	end := func() {
 		if len(stack) == 0 {
 			return
@@ -27,18 +38,24 @@ func fold(in io.Reader, s subject, stacks map[string]int) error {
 	}
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
-		line := lines.Text()
-		switch {
+		switch line := lines.Text(); {
 		case line == "":
 			end()
 		case line[0] == '\t':
-			name, ok := function(line)
+			f, ok := readFunction(line)
 			if !ok {
 				return fmt.Errorf("reading samples: perf says %q", line)
 			}
+			if len(stack) == 0 {
+				sampled = f.offset
+			}
+			// What is inlined, or an alias, has the address of what it is in.
+			if f.offset == sampled && len(stack) <= 1 && !f.kernel && afterSyscall(f.object, f.offset) {
+				stack = append([]string{leaving}, stack...)
+			}
 			// Functions without a name are one block; an alias is no call.
-			if len(stack) == 0 || stack[len(stack)-1] != name {
-				stack = append(stack, name)
+			if len(stack) == 0 || stack[len(stack)-1] != f.name {
+				stack = append(stack, f.name)
 			}
 		}
 	}
@@ -49,32 +66,64 @@ func fold(in io.Reader, s subject, stacks map[string]int) error {
 	return nil
 }
 
-// function reads `	ffffffff8200e45b tcp_sendmsg ([kernel.kallsyms])`.
-func function(line string) (string, bool) {
+// callFinder returns an afterSyscall that looks into the files; only x86-64's
+// instruction is known.
+func callFinder() func(object string, offset uint64) bool {
+	type place struct {
+		object string
+		offset uint64
+	}
+	seen := map[place]bool{}
+	return func(object string, offset uint64) bool {
+		at := place{object, offset}
+		found, known := seen[at]
+		if !known {
+			if file, err := os.Open(object); err == nil {
+				var before [2]byte
+				n, _ := file.ReadAt(before[:], int64(offset)-2)
+				file.Close()
+				found = runtime.GOARCH == "amd64" && n == 2 && before == [2]byte{0x0f, 0x05}
+			}
+			seen[at] = found
+		}
+		return found
+	}
+}
+
+// code is one line of a sample.
+type code struct {
+	name   string
+	object string // file that it is in
+	offset uint64 // there; in the kernel an address
+	kernel bool
+}
+
+// readFunction reads `	ffffffff8200e45b tcp_sendmsg ([kernel.kallsyms])`.
+func readFunction(line string) (code, bool) {
 	address, rest, ok := strings.Cut(strings.TrimSpace(line), " ")
 	at := strings.LastIndex(rest, " (")
 	if !ok || at < 0 {
-		return "", false
+		return code{}, false
 	}
-	name, object := rest[:at], strings.Trim(rest[at+2:], "()[]")
-	if object == "inlined" { // before it stands the object, or nothing
-		if at := strings.LastIndex(name, " ("); at >= 0 {
-			name, object = name[:at], strings.Trim(name[at+2:], "()[]")
-		}
+	offset, err := strconv.ParseUint(address, 16, 64)
+	if err != nil {
+		return code{}, false
 	}
-	if name == "[unknown]" {
-		return "[" + object[strings.LastIndexByte(object, '/')+1:] + "]", true
+	// The kernel has the upper half of the addresses.
+	f := code{name: rest[:at], object: strings.Trim(rest[at+2:], "()"), offset: offset, kernel: offset>>63 == 1}
+	if f.name == "[unknown]" {
+		f.name = "[" + strings.Trim(f.object[strings.LastIndexByte(f.object, '/')+1:], "[]") + "]"
+		return f, true
 	}
 	// Go's import paths are long: relay.(*loop).pump is enough.
-	if path, _, _ := strings.Cut(name, "("); strings.Contains(path, "/") {
-		name = name[strings.LastIndexByte(path, '/')+1:]
+	if path, _, _ := strings.Cut(f.name, "("); strings.Contains(path, "/") {
+		f.name = f.name[strings.LastIndexByte(path, '/')+1:]
 	}
-	name = strings.ReplaceAll(name, ";", ",")
-	// The kernel has the upper half of the addresses.
-	if len(address) == 16 && address[0] >= '8' {
-		name += chart.KernelMark
+	f.name = strings.ReplaceAll(f.name, ";", ",")
+	if f.kernel {
+		f.name += chart.KernelMark
 	}
-	return name, true
+	return f, true
 }
 
 // purpose is something that CPU is spent on.
@@ -104,7 +153,7 @@ var purposes = []purpose{
 }
 
 // shell are functions between user mode and a system call's own code.
-var shell = regexp.MustCompile(`^(entry_SYSCALL|do_syscall_64|syscall_|el0|exit_to_user|entry_|srso_|x64_sys_call|__x64_sys_\w+$|__arm64_sys_\w+$)`)
+var shell = regexp.MustCompile(`^(entry_SYSCALL|do_syscall_64|syscall_|el0|exit_to_user|entry_|srso_|return_from_system_call|x64_sys_call|__x64_sys_\w+$|__arm64_sys_\w+$)`)
 
 // titles are all purposes in the order in which they are shown.
 func titles() []string {

@@ -94,7 +94,7 @@ func readSamples(ctx context.Context, file string, s subject, stacks map[string]
 	if err != nil {
 		return fmt.Errorf("reading samples: %w", err)
 	}
-	return fold(bytes.NewReader(text), s, stacks)
+	return fold(bytes.NewReader(text), s, stacks, callFinder())
 }
 
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 3, 64) }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -14,11 +15,20 @@ const samples = "haproxy \n" +
 	"\tffffffff8200e45b tcp_sendmsg ([kernel.kallsyms])\n" +
 	"\tffffffff81e2eb30 __x64_sys_sendto ([kernel.kallsyms])\n" +
 	"\t          10aba4 __libc_send (inlined)\n" +
-	"\t          10aba4 __libc_send (/usr/lib/x86_64-linux-gnu/libc.so.6)\n" +
+	"\t          10aba4 __libc_send (/lib/libc.so.6)\n" +
 	"\t          210e56 [unknown] (/usr/sbin/haproxy)\n" +
 	"\t          1f3af0 [unknown] (/usr/sbin/haproxy)\n" +
 	"\t          1a4e5b run_poll_loop (/usr/sbin/haproxy)\n" +
-	"\t          1098eb clone3 (/usr/lib/x86_64-linux-gnu/libc.so.6)\n" +
+	"\t          1098eb clone3 (/lib/libc.so.6)\n" +
+	"\n" +
+	"haproxy \n" + // between the kernel and libc
+	"\t          10aba4 __libc_send (inlined)\n" +
+	"\t          10aba4 __libc_send (/lib/libc.so.6)\n" +
+	"\t          1a4e5b run_poll_loop (/usr/sbin/haproxy)\n" +
+	"\n" +
+	"haproxy \n" + // libc was called back: it waits for no call
+	"\t          210e56 work (/usr/sbin/haproxy)\n" +
+	"\t          10aba4 __libc_send (/lib/libc.so.6)\n" +
 	"\n" +
 	"pool worker 7 \n" +
 	"\t          23cf75 pointsman/balancer/relay.(*loop).copySome (/tmp/a b/pointsman)\n" +
@@ -26,22 +36,49 @@ const samples = "haproxy \n" +
 	"\t00007f0000001000 start (/tmp/a b/pointsman)\n" +
 	"\t               0 [unknown] ([unknown])\n"
 
+// after is 10aba4 of libc, and nothing else, that follows a system call.
+func after(object string, offset uint64) bool {
+	return object == "/lib/libc.so.6" && offset == 0x10aba4
+}
+
 func TestFold(t *testing.T) {
 	stacks := map[string]int{}
 	for range 2 {
-		if err := fold(strings.NewReader(samples), subject{key: "p", trunk: "run_poll_loop"}, stacks); err != nil {
+		if err := fold(strings.NewReader(samples), subject{key: "p", trunk: "run_poll_loop"}, stacks, after); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := map[string]int{
 		"p;run_poll_loop;[haproxy];__libc_send;__x64_sys_sendto_[k];tcp_sendmsg_[k];___slab_alloc_[k]": 2,
-		"p;[unknown];start;relay.run[go.shape.int,x];relay.(*loop).copySome":                           2,
+		"p;run_poll_loop;__libc_send;return_from_system_call_[k]":                                      2,
+		"p;__libc_send;work": 2,
+		"p;[unknown];start;relay.run[go.shape.int,x];relay.(*loop).copySome": 2,
 	}
 	if !maps.Equal(stacks, want) {
 		t.Errorf("got  %v\nwant %v", stacks, want)
 	}
-	if err := fold(strings.NewReader("a\n\tffff\n"), subject{}, stacks); err == nil {
-		t.Error("a line without a name was read")
+	for _, text := range []string{"a\n\tffff\n", "a\n\twhat x (y)\n"} {
+		if err := fold(strings.NewReader(text), subject{}, stacks, after); err == nil {
+			t.Errorf("%q was read", text)
+		}
+	}
+}
+
+func TestCallFinder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(path, []byte{0x90, 0x0f, 0x05, 0x90, 0x0f}, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	find := callFinder()
+	for range 2 {
+		for offset := range uint64(8) {
+			if got := find(path, offset); got != (offset == 3 && runtime.GOARCH == "amd64") {
+				t.Errorf("at %d: %v", offset, got)
+			}
+		}
+		if find("[vdso]", 3) {
+			t.Error("a file that is not there holds a call")
+		}
 	}
 }
 
@@ -49,8 +86,9 @@ func TestJudge(t *testing.T) {
 	const send = "p;loop;send;entry_SYSCALL_64_after_hwframe_[k];do_syscall_64_[k];__x64_sys_sendto_[k];__sys_sendto_[k];tcp_sendmsg_[k]"
 	const softirq = send + ";ip_output_[k];__dev_queue_xmit_[k];handle_softirqs_[k];net_rx_action_[k];tcp_v4_rcv_[k]"
 	for stack, want := range map[string]string{
-		"p;loop;dispatch": inUser,
-		"p;[vdso]":        inUser,
+		"p;loop;dispatch":   inUser,
+		"p;[vdso]":          inUser,
+		"p;send;" + leaving: entry,
 		"p;loop;entry_SYSCALL_64_after_hwframe_[k]":                                          entry,
 		"p;loop;entry_SYSCALL_64_after_hwframe_[k];do_syscall_64_[k];__x64_sys_recvfrom_[k]": entry,
 		send:    "TCP, send",
@@ -115,6 +153,7 @@ func fixture(t *testing.T) []result {
 	one := result{
 		subject: subject{key: "haproxy", title: "HAProxy"},
 		rounds:  []round{{1, 3, 100000}, {1, 2, 100000}, {2, 2, 200000}}, // 30, 20, 10 us
+		sampled: []round{{1, 3, 90000}},
 		calls:   map[string]float64{},
 		stacks:  map[string]int{"haproxy;loop": 1, "haproxy;loop;do_syscall_64_[k];__x64_sys_sendto_[k];tcp_sendmsg_[k]": 3},
 	}
@@ -150,6 +189,7 @@ func TestTables(t *testing.T) {
 		"| TCP, receive | 0.00 (0 %) | 0.00 (0 %) |",
 		"| **all** | **20.00** | **20.00** |",
 		"| round trips a second | 100000 | 100000 |",
+		"| the same while samples are taken | 90000 | 90000 |",
 		"| samples | 4 | 4 |",
 	} {
 		if !strings.Contains(got[1].text, line+"\n") {

@@ -166,9 +166,11 @@ func (r *rig) profile(ctx context.Context, s subject, sum *result) error {
 		return err
 	}
 	data := filepath.Join(r.dir, s.key+".perf")
-	if _, err := work.run(ctx, func() error { return record(ctx, data, s.unwind, proxy.Process.Pid, r.window()) }); err != nil {
+	sampled, err := work.run(ctx, func() error { return record(ctx, data, s.unwind, proxy.Process.Pid, r.window()) })
+	if err != nil {
 		return err
 	}
+	sum.sampled = append(sum.sampled, sampled)
 	return readSamples(ctx, data, s, sum.stacks)
 }
 

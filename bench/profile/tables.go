@@ -15,9 +15,10 @@ import (
 // result is what was seen of one proxy, in all rounds.
 type result struct {
 	subject
-	rounds []round            // undisturbed
-	calls  map[string]float64 // counted, by name
-	stacks map[string]int     // samples, by folded stack
+	rounds  []round            // undisturbed
+	sampled []round            // while samples were taken
+	calls   map[string]float64 // counted, by name
+	stacks  map[string]int     // samples, by folded stack
 }
 
 // messages is how many were sent on while calls were counted, both directions
@@ -30,17 +31,19 @@ func (r *result) messages() float64 {
 	return sum
 }
 
-// cpu is the median CPU of a round trip, us; rate the median of round trips, a second.
+// cpu is the median CPU of a round trip, us.
 func (r *result) cpu() float64 {
-	return r.median(func(x round) float64 { return x.CPU / x.Ops * 1e6 })
-}
-func (r *result) rate() float64 {
-	return r.median(func(x round) float64 { return x.Ops / x.Seconds })
+	return median(r.rounds, func(x round) float64 { return x.CPU / x.Ops * 1e6 })
 }
 
-func (r *result) median(figure func(round) float64) float64 {
+// rate is the median of round trips, a second.
+func rate(rounds []round) float64 {
+	return median(rounds, func(x round) float64 { return x.Ops / x.Seconds })
+}
+
+func median(rounds []round, figure func(round) float64) float64 {
 	var all []float64
-	for _, x := range r.rounds {
+	for _, x := range rounds {
 		all = append(all, figure(x))
 	}
 	slices.Sort(all)
@@ -127,7 +130,8 @@ func timeTable(o options, results []*result) string {
 		figure        func(*result) float64
 	}{
 		{"**all**", "**%.2f**", (*result).cpu},
-		{"round trips a second", "%.0f", (*result).rate},
+		{"round trips a second", "%.0f", func(r *result) float64 { return rate(r.rounds) }},
+		{"the same while samples are taken", "%.0f", func(r *result) float64 { return rate(r.sampled) }},
 		{"samples", "%.0f", func(r *result) float64 { return float64(r.samples()) }},
 	} {
 		fmt.Fprintf(&b, "| %s |", line.title)
