@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"pointsman/bench/postgres"
 )
 
 const (
@@ -31,6 +34,8 @@ type harness struct {
 	dir   string // for configurations and logs; removed in the end
 	runs  int
 	sites map[string]site // by proxy
+	net   *network        // nil = loopback
+	sql   *postgres.Server
 
 	warm, measure, settle time.Duration
 }
@@ -67,14 +72,15 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 		}
 	}
 	if o.place == inNamespaces {
-		n := newNetwork()
-		defer func() { err = errors.Join(err, n.close()) }()
+		h.net = newNetwork()
+		defer func() { err = errors.Join(err, h.net.close()) }()
 		for _, p := range o.proxies {
-			if h.sites[p.name], err = n.site(p.name); err != nil {
+			if h.sites[p.name], err = h.net.site(p.name); err != nil {
 				return err
 			}
 		}
 	}
+	defer func() { err = errors.Join(err, h.stopSQL()) }()
 	release, ok := stayAwake()
 	defer release()
 	rep.Awake = ok
@@ -98,6 +104,16 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 func (h *harness) measureAll(ctx context.Context, o options, rep *report, progress io.Writer) error {
 	calm := &patience{o.patience}
 	for _, w := range o.workloads {
+		if w.sql != nil {
+			if err := h.startSQL(ctx); errors.Is(err, fs.ErrNotExist) {
+				fmt.Fprintf(progress, "no %s: %v\n", w.name, err)
+				continue
+			} else if err != nil {
+				return err
+			}
+		} else if err := h.stopSQL(); err != nil {
+			return err
+		}
 		if err := h.rounds(ctx, o, rep, w, calm, progress); err != nil {
 			return err
 		}

@@ -48,6 +48,11 @@ func allLimits() []limit {
 		most(message.workload, "p99", baseline, 1)
 		most(message.workload+fixedSuffix, "p99", baseline, 1)
 	}
+	for _, w := range []string{"pgbench-select-1", "pgbench-select-8"} {
+		least(w, "rate", baseline, 1)
+		most(w, "cpu", baseline, 0.92)
+		most(w, "p99", baseline, 1)
+	}
 	most("ping-pong-16", "calls", "", 2.1)
 	least("bulk-1", "rate", "haproxy-splice", 1.5)
 	most("bulk-1", "cpu", "haproxy-splice", 0.6)

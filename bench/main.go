@@ -177,7 +177,7 @@ func (o options) takes(w workload, p proxy) bool {
 	case o.chosen:
 		return true
 	case p.name == "haproxy-splice":
-		return w.kind == bulk || w.curve == bySize
+		return w.kind == bulk || w.kind == copying || w.curve == bySize
 	case p.name == "nginx" || p.kernel:
 		return !o.quick && w.curve == ""
 	}

@@ -21,17 +21,15 @@ func metricsOf(w workload) []metric {
 		return messageMetrics("round trips", w)
 	case w.kind == connectClose:
 		return messageMetrics("sessions", w)
+	case w.kind == transactions:
+		return messageMetrics("transactions", w)
 	}
 	return kindMetrics[w.kind]
 }
 
 var kindMetrics = map[kind][]metric{
-	bulk: {
-		{"rate", "rate", "GB/s", 2, each(func(s sample) float64 { return rate(s) / 1e9 })},
-		{"cpu", "proxy's CPU", "s/GB", 3, cpu(1e9)},
-		{"user", "of it in user mode", "s/GB", 4, user(1e9)},
-		{"machine", "whole machine's CPU", "s/GB", 3, machine(1e9)},
-	},
+	bulk:    streamMetrics,
+	copying: streamMetrics,
 	idle: {
 		{"memory", "proxy's memory, each", "KiB", 2, each(func(s sample) float64 { return s.Idle / 1024 })},
 		{"resident", "proxy, resident in all", "MiB", 1, resident},
@@ -46,6 +44,13 @@ var kindMetrics = map[kind][]metric{
 		{"cpu", "proxy's CPU", "ms/s", 2, each(func(s sample) float64 { return s.CPU / s.Seconds * 1e3 })},
 		{"resident", "proxy's memory", "MiB", 1, resident},
 	},
+}
+
+var streamMetrics = []metric{
+	{"rate", "rate", "GB/s", 2, each(func(s sample) float64 { return rate(s) / 1e9 })},
+	{"cpu", "proxy's CPU", "s/GB", 3, cpu(1e9)},
+	{"user", "of it in user mode", "s/GB", 4, user(1e9)},
+	{"machine", "whole machine's CPU", "s/GB", 3, machine(1e9)},
 }
 
 func messageMetrics(what string, w workload) []metric {

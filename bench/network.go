@@ -23,33 +23,47 @@ import (
 const namePrefix = "pointsman-bench-"
 
 // Each proxy has three namespaces of its own, joined by two cables (veth, with
-// the kernel's defaults for offloads):
+// the kernel's defaults for offloads). n counts the proxies:
 //
-//	lan 10.90.1.2 ---- 10.90.1.1 router 10.90.2.1 ---- 10.90.2.2 servers
+//	lan 10.90.n.2 ---- 10.90.n.1 router 10.91.n.1 ---- 10.91.n.2 servers
 //
-// A network that shares the routers' namespaces ends nowhere else, so all
-// proxies have the same addresses.
-var (
-	lanAddr     = netip.MustParseAddr("10.90.1.2")
-	frontAddr   = netip.MustParseAddr("10.90.1.1")
-	behindAddr  = netip.MustParseAddr("10.90.2.1")
-	serversAddr = netip.MustParseAddr("10.90.2.2")
+// PostgreSQL takes seconds to load, so all share one, which has a cable to
+// each router: 10.92.n.1 there, and 10.92.n.2 at its end.
+func address(network, n, host int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(network), byte(n), byte(host)})
+}
+
+const (
+	lanNet      = 90
+	serversNet  = 91
+	postgresNet = 92
 )
+
+// allNets holds every address of every network.
+var allNets = netip.MustParsePrefix("10.88.0.0/13")
 
 // network makes the namespaces of a whole bench, and removes them.
 type network struct {
-	prefix string
-	names  []string
-	ns     []netns.NsHandle
+	prefix   string
+	names    []string
+	ns       []netns.NsHandle
+	sites    int
+	postgres place
 }
 
 func newNetwork() *network {
-	return &network{prefix: namePrefix + strconv.Itoa(os.Getpid()) + "-"}
+	return &network{prefix: namePrefix + strconv.Itoa(os.Getpid()) + "-", postgres: here}
 }
 
 // site makes the three namespaces of one proxy.
 func (n *network) site(proxy string) (s site, err error) {
-	s.front, s.back = frontAddr, serversAddr
+	n.sites++
+	s.front, s.back, s.postgres = address(lanNet, n.sites, 1), address(serversNet, n.sites, 2), address(postgresNet, n.sites, 2)
+	if !n.postgres.ns.IsOpen() {
+		if n.postgres, err = n.place("postgres"); err != nil {
+			return s, err
+		}
+	}
 	for _, p := range []struct {
 		place *place
 		name  string
@@ -58,11 +72,20 @@ func (n *network) site(proxy string) (s site, err error) {
 			return s, err
 		}
 	}
-	if err := cable(s.lan, lanAddr, s.router, frontAddr, "lan"); err != nil {
-		return s, err
-	}
-	if err := cable(s.servers, serversAddr, s.router, behindAddr, "servers"); err != nil {
-		return s, err
+	for _, c := range []struct {
+		host    place
+		end     string // of the cable, at the host
+		network int
+		reaches netip.Prefix // through the router
+	}{
+		{s.lan, "eth0", lanNet, allNets},
+		{s.servers, "eth0", serversNet, allNets},
+		{n.postgres, fmt.Sprintf("eth%d", n.sites), postgresNet, netip.PrefixFrom(address(lanNet, n.sites, 0), 24)},
+	} {
+		host, router := address(c.network, n.sites, 2), address(c.network, n.sites, 1)
+		if err := cable(c.host, c.end, host, s.router, fmt.Sprintf("net%d", c.network), router, c.reaches); err != nil {
+			return s, err
+		}
 	}
 	for _, set := range []struct {
 		at        place
@@ -118,19 +141,18 @@ func (n *network) close() error {
 	return removeNamespaces(n.names)
 }
 
-// cable joins a host to the router, where its end is called name, and makes
-// the router its gateway.
-func cable(host place, hostAddr netip.Addr, router place, routerAddr netip.Addr, name string) error {
+// cable joins a host to the router, through which it reaches a network beyond.
+func cable(host place, hostEnd string, hostAddr netip.Addr, router place, routerEnd string, routerAddr netip.Addr, reaches netip.Prefix) error {
 	links, err := netlink.NewHandleAt(router.ns)
 	if err != nil {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
 	defer links.Close()
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(host.ns))}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: routerEnd}, PeerName: hostEnd, PeerNamespace: netlink.NsFd(int(host.ns))}
 	if err := links.LinkAdd(veth); err != nil {
 		return fmt.Errorf("making the cable to %s: %w", host.name, err)
 	}
-	if err := plug(links, name, routerAddr); err != nil {
+	if err := plug(links, routerEnd, routerAddr); err != nil {
 		return err
 	}
 	far, err := netlink.NewHandleAt(host.ns)
@@ -138,14 +160,18 @@ func cable(host place, hostAddr netip.Addr, router place, routerAddr netip.Addr,
 		return fmt.Errorf("opening netlink: %w", err)
 	}
 	defer far.Close()
-	if err := plug(far, "eth0", hostAddr); err != nil {
+	if err := plug(far, hostEnd, hostAddr); err != nil {
 		return err
 	}
-	gateway := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Gw: routerAddr.AsSlice(), Congctl: congestionControl}
-	if err := far.RouteAdd(gateway); err != nil {
-		return fmt.Errorf("giving %s a gateway: %w", host.name, err)
+	beyond := &netlink.Route{Dst: ipNet(reaches), Gw: routerAddr.AsSlice(), Congctl: congestionControl}
+	if err := far.RouteAdd(beyond); err != nil {
+		return fmt.Errorf("giving %s a route to %s: %w", host.name, reaches, err)
 	}
 	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
 }
 
 // congestionControl is what Linux and OpenWrt have without being asked. A
@@ -157,10 +183,9 @@ func plug(links *netlink.Handle, name string, addr netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("finding %s: %w", name, err)
 	}
-	subnet := netip.PrefixFrom(addr, 24).Masked()
-	mask := net.CIDRMask(24, 32)
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: mask}, Flags: unix.IFA_F_NOPREFIXROUTE}
-	route := &netlink.Route{LinkIndex: link.Attrs().Index, Scope: unix.RT_SCOPE_LINK, Dst: &net.IPNet{IP: subnet.Addr().AsSlice(), Mask: mask}, Congctl: congestionControl}
+	own := netip.PrefixFrom(addr, 24)
+	address := &netlink.Addr{IPNet: ipNet(own), Flags: unix.IFA_F_NOPREFIXROUTE}
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Scope: unix.RT_SCOPE_LINK, Dst: ipNet(own.Masked()), Congctl: congestionControl}
 	if err = links.AddrAdd(link, address); err == nil {
 		if err = links.LinkSetUp(link); err == nil {
 			err = links.RouteAdd(route)

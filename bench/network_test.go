@@ -41,7 +41,7 @@ func TestNamespaces(t *testing.T) {
 	if h.sites[p.name], err = n.site(p.name); err != nil {
 		t.Fatal(err)
 	}
-	if len(namespaces(t, n.prefix)) != 3 {
+	if len(namespaces(t, n.prefix)) != 4 { // the last is PostgreSQL's
 		t.Errorf("namespaces: %v", namespaces(t, n.prefix))
 	}
 	var own, after unix.Stat_t

@@ -48,9 +48,9 @@ func (p place) inside(f func() error) error {
 // runs on the router, and the servers are behind it.
 type site struct {
 	lan, router, servers place
-	// Addresses of the router towards the LAN, and of the servers; zero on
-	// loopback, where each run has some of its own.
-	front, back netip.Addr
+	// Addresses of the router towards the LAN, of the servers and of
+	// PostgreSQL; zero on loopback, where each run has some of its own.
+	front, back, postgres netip.Addr
 }
 
 // portsOfServers is how many ports a run may use at its servers' address:

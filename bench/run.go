@@ -42,6 +42,9 @@ func (h *harness) run(ctx context.Context, p proxy, w workload, look inspection)
 		return sample{}, err
 	}
 	set := setup{Listen: listen, Target: target, Servers: w.servers, Inter: w.inter, Dir: dir}
+	if w.sql != nil {
+		return h.runSQL(ctx, at, p, w, set, look)
+	}
 
 	server, err := h.serve(ctx, at, w, set)
 	if err != nil {
@@ -60,19 +63,22 @@ func (h *harness) run(ctx context.Context, p proxy, w workload, look inspection)
 		Warm: h.warm, Measure: h.measure, Settle: h.settle,
 		Server: server.cmd.Process.Pid, Patroni: set.rest(0).String(), Inspect: look,
 	}
+	return h.through(ctx, at, p, w, set, func(pids []int) (sample, error) {
+		j.Proxy = pids
+		return h.load(ctx, at, dir, j)
+	})
+}
+
+// through starts the proxy, and calls load with its processes.
+func (h *harness) through(ctx context.Context, at site, p proxy, w workload, set setup, load func(pids []int) (sample, error)) (sample, error) {
 	if p.kernel {
 		remove, err := p.install(at.router, set)
 		if err != nil {
 			return sample{}, err
 		}
-		s, err := h.load(ctx, at, dir, j)
+		s, err := load(nil)
 		return s, errors.Join(err, remove())
 	}
-	return h.through(ctx, at, p, w, set, j)
-}
-
-// through starts the proxy and then the client.
-func (h *harness) through(ctx context.Context, at site, p proxy, w workload, set setup, j job) (sample, error) {
 	args, err := p.command(set)
 	if err != nil {
 		return sample{}, err
@@ -82,7 +88,7 @@ func (h *harness) through(ctx context.Context, at site, p proxy, w workload, set
 		return sample{}, err
 	}
 	defer relay.stop()
-	if err := ready(ctx, at.lan, relay, set.Listen); err != nil {
+	if err := ready(ctx, at.lan, relay, set.Listen, w.greeting()); err != nil {
 		return sample{}, err
 	}
 	if w.checked() {
@@ -93,10 +99,11 @@ func (h *harness) through(ctx context.Context, at site, p proxy, w workload, set
 		}
 		time.Sleep(5 * inter)
 	}
-	if j.Proxy, err = relay.pids(); err != nil {
+	pids, err := relay.pids()
+	if err != nil {
 		return sample{}, err
 	}
-	s, err := h.load(ctx, at, set.Dir, j)
+	s, err := load(pids)
 	if err != nil && relay.said() != "" {
 		err = fmt.Errorf("%w; %s says: %s", err, p.name, relay.said())
 	}
@@ -109,7 +116,7 @@ func (h *harness) serve(ctx context.Context, at site, w workload, set setup) (*p
 	if err != nil {
 		return nil, err
 	}
-	if err := ready(ctx, at.servers, server, set.Target); err != nil {
+	if err := ready(ctx, at.servers, server, set.Target, w.greeting()); err != nil {
 		server.stop()
 		return nil, err
 	}
@@ -149,10 +156,10 @@ func (h *harness) load(ctx context.Context, at site, dir string, j job) (sample,
 	return s, nil
 }
 
-// ready waits until a byte comes through p at addr, seen from a place.
-func ready(ctx context.Context, from place, p *process, addr netip.AddrPort) error {
+// ready waits until a greeting is answered by p at addr, seen from a place.
+func ready(ctx context.Context, from place, p *process, addr netip.AddrPort, greeting []byte) error {
 	for limit := time.Now().Add(10 * time.Second); ; {
-		err := from.inside(func() error { return probe(addr) })
+		err := from.inside(func() error { return probe(addr, greeting) })
 		if err == nil {
 			return nil
 		}
@@ -170,15 +177,15 @@ func ready(ctx context.Context, from place, p *process, addr netip.AddrPort) err
 	}
 }
 
-// probe sends a byte, for servers that echo, and reads one.
-func probe(addr netip.AddrPort) error {
+// probe sends a greeting, and reads a byte.
+func probe(addr netip.AddrPort, greeting []byte) error {
 	conn, err := net.Dial("tcp4", addr.String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Write([]byte{1}); err != nil {
+	if _, err := conn.Write(greeting); err != nil {
 		return err
 	}
 	_, err = io.ReadFull(conn, make([]byte, 1))

@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"pointsman/bench/postgres"
+)
 
 // kind is a way to use a proxy; it decides what is measured.
 type kind string
@@ -12,6 +16,8 @@ const (
 	idle         kind = "idle"
 	fence        kind = "fence"
 	checks       kind = "checks"
+	transactions kind = "transactions" // pgbench
+	copying      kind = "copy"         // COPY
 )
 
 // workload is one group of rows of the table, or one point of a curve.
@@ -29,6 +35,14 @@ type workload struct {
 	rate     float64 // requests per second at fixed times; 0 = as fast as replies come
 	curve    string  // that it is a point of
 	x        float64 // there
+	sql      *sqlWork
+}
+
+// sqlWork is what pgbench or psql do with a real PostgreSQL.
+type sqlWork struct {
+	script  postgres.Script // of pgbench; "" = COPY
+	connect bool            // a new connection for each transaction
+	in      bool            // COPY to the server, else from it
 }
 
 func (w workload) id() string { return w.name }
@@ -60,6 +74,14 @@ func (w workload) server() string {
 	return "echo"
 }
 
+// greeting is what the server answers.
+func (w workload) greeting() []byte {
+	if w.sql != nil {
+		return []byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f} // SSLRequest: PostgreSQL's manual, Message Formats
+	}
+	return []byte{1} // comes back
+}
+
 // can reports whether a proxy is able to do it.
 func (w workload) can(p proxy) bool {
 	follows := p.name != "nginx" && p.name != "copy" && !p.kernel
@@ -84,7 +106,26 @@ var allWorkloads = append([]workload{
 	{name: "bulk-8", title: "bulk, 8 streams", kind: bulk, sessions: 8},
 	{name: "idle", title: "9,000 idle sessions", kind: idle, sessions: idleSessions, size: 100, rounds: 3, quick: true},
 	{name: "fence", title: "9,000 sessions fenced", kind: fence, sessions: idleSessions, size: 100, servers: 2, inter: "200ms", rounds: 3, quick: true},
+	selects(1, true), selects(8, true), selects(64, false),
+	tpcb(1), tpcb(8), tpcb(64),
+	{name: "pgbench-connect-8", title: "pgbench -S -C, 8 clients", kind: transactions, sessions: 8, rounds: 3, sql: &sqlWork{script: postgres.SelectOnly, connect: true}},
+	{name: "copy-out", title: "COPY out, 1 GB", kind: copying, sessions: 1, rounds: 3, sql: &sqlWork{}},
+	{name: "copy-in", title: "COPY in, 1 GB", kind: copying, sessions: 1, rounds: 3, sql: &sqlWork{in: true}},
 }, curveWorkloads()...)
+
+func selects(clients int, quick bool) workload {
+	return workload{
+		name: fmt.Sprintf("pgbench-select-%d", clients), title: fmt.Sprintf("pgbench -S -M prepared, %d clients", clients),
+		kind: transactions, sessions: clients, quick: quick, sql: &sqlWork{script: postgres.SelectOnly},
+	}
+}
+
+func tpcb(clients int) workload {
+	return workload{
+		name: fmt.Sprintf("pgbench-tpcb-%d", clients), title: fmt.Sprintf("pgbench TPC-B -M prepared, %d clients", clients),
+		kind: transactions, sessions: clients, rounds: 3, sql: &sqlWork{script: postgres.TPCB},
+	}
+}
 
 // talks is a ping-pong workload.
 func talks(sessions, size int, quick bool) workload {
