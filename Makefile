@@ -37,14 +37,29 @@ test-quick: ## unit tests only; seconds, no privileges
 	go test -short -p 4 -timeout 1m ./... # they wait more than they work
 
 .PHONY: test-unit
-test-unit:
+test-unit: # with the race detector, and then at full speed what depends on it
 	go test $(RACE) -timeout 5m ./...
+	RELAY_FUZZ=30s go test $(RACE) -count=1 -timeout 5m -run StreamFuzz ./balancer/relay
+	RELAY_FUZZ=30s go test -count=1 -timeout 5m ./balancer/relay
+	SOAK_SESSIONS=20000 go test -count=1 -timeout 5m -run Soak ./cmd/pointsman
+
+.PHONY: soak
+soak: ## a million short sessions; about five minutes
+	SOAK_SESSIONS=$(or $(SOAK_SESSIONS),1000000) go test -count=1 -timeout 1h -run Soak ./cmd/pointsman
+
+.PHONY: fuzz
+fuzz: ## streams of random bytes, pauses and ends, for RELAY_FUZZ (10m)
+	RELAY_FUZZ=$(or $(RELAY_FUZZ),10m) go test -count=1 -timeout 0 -v -run StreamFuzz ./balancer/relay
+
+.PHONY: mutants
+mutants: ## break each guard of the data plane, and see its test fail; some minutes
+	go test -tags mutants -count=1 -timeout 30m -v -run Mutants ./balancer/relay
 
 .PHONY: test-cross
 test-cross: # vet compiles the tests too
 	@for target in $(CROSS); do \
 		echo "vet for $$target"; \
-		env CGO_ENABLED=0 GOARCH=$$(echo $$target | sed 's/,/ /') go vet -trimpath -tags e2e,package ./... || exit 1; \
+		env CGO_ENABLED=0 GOARCH=$$(echo $$target | sed 's/,/ /') go vet -trimpath -tags e2e,package,mutants ./... || exit 1; \
 	done
 
 .PHONY: test-package

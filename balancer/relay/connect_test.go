@@ -142,6 +142,20 @@ func TestClientLeavesBeforeItIsHeld(t *testing.T) {
 	}
 }
 
+// A client that resets while its connect is under way ends it.
+func TestClientResetsConnect(t *testing.T) {
+	hole, _ := blackHole(t)
+	r := newRig(t, func(s *setup) { s.backend.TimeoutConnect = time.Minute })
+	r.desk.setRoute(toAddr(hole, 0, 1))
+	c := r.dial()
+	eventually(t, "a connect", func() bool { return r.desk.count(Slotted) == 1 })
+	_ = c.SetLinger(0)
+	_ = c.Close()
+	if rec := r.desk.ended(t, 1)[0]; rec.Cause != ClientAborted || rec.Connected {
+		t.Errorf("record %+v", rec)
+	}
+}
+
 func TestHoldLimit(t *testing.T) {
 	r := newRig(t)
 	r.desk.setRoute(hold(60 * time.Millisecond))

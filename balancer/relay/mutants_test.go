@@ -5,7 +5,6 @@ package relay
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,15 +53,39 @@ func readMutants(t *testing.T) (all []mutant) {
 }
 
 // TestMutants breaks each guard in turn, and wants the tests named with it to
-// fail. A guard that is not found is a failure too: its mutant must follow the
-// program.
+// fail, although they pass with it. A guard that is not found is a failure too:
+// its mutant must follow the program.
 func TestMutants(t *testing.T) {
-	for _, m := range readMutants(t) {
-		t.Run(m.name, func(t *testing.T) { m.run(t) })
+	all := readMutants(t)
+	var whole []string
+	for _, m := range all {
+		if !strings.Contains(m.tests, " ") {
+			whole = append(whole, m.tests)
+		}
+	}
+	if out, err := goTest(strings.Join(whole, "|"), "."); err != nil {
+		t.Fatalf("with all guards: %v\n%s", err, out)
+	}
+	for _, m := range all {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			m.run(t)
+		})
 	}
 }
 
+// goTest runs tests that give up soon.
+func goTest(tests, pkg string, args ...string) ([]byte, error) {
+	args = append([]string{"test", "-vet=off", "-count=1", "-failfast", "-timeout=30s", "-run", tests}, append(args, pkg)...)
+	cmd := exec.Command("go", args...)
+	cmd.Env = append(os.Environ(), "RELAY_PATIENCE=1s")
+	return cmd.CombinedOutput()
+}
+
+// failure is a line that tells what went wrong, unless it is chatter.
 var failure = regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: .*|^panic: .*|^fatal error: .*`)
+
+var chatter = regexp.MustCompile(`: -relay.seed=|: the child: |: === RUN|:\d+: \d+ sessions, |of CPU$|found after .* limit`)
 
 func (m *mutant) run(t *testing.T) {
 	source, err := os.ReadFile(m.file)
@@ -89,21 +112,19 @@ func (m *mutant) run(t *testing.T) {
 		}
 	}
 	pkg, tests := ".", m.tests
-	if strings.HasPrefix(tests, "./") || strings.HasPrefix(tests, "../") {
-		pkg, tests, _ = strings.Cut(tests, " ")
+	if in, pattern, elsewhere := strings.Cut(tests, " "); elsewhere {
+		pkg, tests = in, pattern
 	}
-	cmd := exec.Command("go", "test", "-overlay", overlay, "-vet=off", "-count=1", "-failfast", "-timeout=30s", "-run", tests, pkg)
-	cmd.Env = append(os.Environ(), "RELAY_PATIENCE=2s")
-	out, err := cmd.CombinedOutput()
-	lines := failure.FindAllString(string(out), -1)
-	// What a leak or a hang shows first says least: stacks, other sessions' ends.
-	slices.SortStableFunc(lines, func(a, b string) int { return len(strings.Fields(a))/40 - len(strings.Fields(b))/40 })
+	out, err := goTest(tests, pkg, "-overlay", overlay)
+	lines := slices.DeleteFunc(failure.FindAllString(string(out), -1), func(line string) bool {
+		return chatter.MatchString(line)
+	})
 	switch {
 	case err == nil:
 		t.Errorf("%s pass:\n%s", m.tests, m.broken)
 	case strings.Contains(string(out), "build failed") || len(lines) == 0:
 		t.Errorf("%v\n%s", err, out)
 	default:
-		t.Log(fmt.Sprintf("%s: %s", m.file, strings.TrimSpace(lines[0])))
+		t.Logf("%s: %s", m.file, strings.TrimSpace(lines[0]))
 	}
 }

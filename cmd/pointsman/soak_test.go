@@ -92,7 +92,7 @@ func (s *soaked) atRest(limit holdings) (h holdings) {
 	for range 300 {
 		s.status() // each costs some 50 KB, so the heap is as large as it gets between collections
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		current := s.status().Frontends[0].Current
 		if h = holdingsOf(s.t, s.pid); current == 0 && h.sockets <= limit.sockets && h.pipes <= limit.pipes {
 			return h
