@@ -48,10 +48,11 @@ var arrows = map[string][]string{
 
 	// Leaves: they know the program from outside.
 	"e2e":            {"openwrt"},
-	"bench":          {"bench/chart", "bench/postgres"},
+	"bench":          {"bench/chart", "bench/page", "bench/postgres"},
 	"bench/chart":    {}, // draws what it is given
+	"bench/page":     {}, // knows marks, and not what stands between them
 	"bench/postgres": {}, // real servers and clients
-	"bench/profile":  {"bench/chart"},
+	"bench/profile":  {"bench/chart", "bench/page"},
 	".":              {},
 }
 

@@ -141,19 +141,19 @@ func escape(text string) string {
 }
 
 // textWidth guesses how wide a line is: who shows the picture has a font of
-// their own. The shares of the size are Helvetica's, roughly.
+// their own. The shares of the size are DejaVu's, roughly, which is wide.
 func textWidth(text string, size float64) float64 {
 	sum := 0.0
 	for _, r := range text {
 		switch {
 		case strings.ContainsRune("iljtfrI.,:;'!|()[] /", r):
-			sum += 0.32
+			sum += 0.36
 		case strings.ContainsRune("mwMW%@", r):
-			sum += 0.87
+			sum += 0.92
 		case r >= 'A' && r <= 'Z':
-			sum += 0.69
+			sum += 0.70
 		default:
-			sum += 0.57
+			sum += 0.62
 		}
 	}
 	return sum * size

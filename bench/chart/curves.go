@@ -31,7 +31,6 @@ type Curves struct {
 const (
 	plotTop    = 92
 	plotHeight = 300
-	plotLeft   = margin + 44
 )
 
 // SVG returns the picture, or an error if there is nothing that could be drawn.
@@ -56,7 +55,11 @@ func (d Curves) SVG() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("drawing %q: %w", d.Title, err)
 	}
-	a := area{x, y, width - margin - right - 24}
+	left := 0.0
+	for _, v := range y.Ticks {
+		left = max(left, textWidth(y.Format(v), textSize-1))
+	}
+	a := area{x, y, margin + left + 10, width - margin - right - 26}
 	c := newCanvas(plotTop+plotHeight+60, d.Title, d.Note)
 	a.grid(c)
 	for _, curve := range inFront(d.Curves) {
@@ -78,15 +81,15 @@ func inFront(curves []Curve) []Curve {
 
 // area is where the curves are drawn.
 type area struct {
-	x, y  span
-	right float64 // its right edge
+	x, y        span
+	left, right float64 // its edges
 }
 
 // at returns the place of a point in the picture.
 func (a area) at(p Point) (x, y float64, ok bool) {
 	sx, okX := a.x.share(p.X)
 	sy, okY := a.y.share(p.Y)
-	return plotLeft + sx*(a.right-plotLeft), plotTop + (1-sy)*plotHeight, okX && okY
+	return a.left + sx*(a.right-a.left), plotTop + (1-sy)*plotHeight, okX && okY
 }
 
 func (a area) grid(c *canvas) {
@@ -94,18 +97,18 @@ func (a area) grid(c *canvas) {
 	for _, v := range a.y.Ticks {
 		share, _ := a.y.share(v)
 		at := plotTop + (1-share)*plotHeight
-		c.line(plotLeft, at, a.right, at, "grid")
-		c.text(plotLeft-8, at+4, "faint", textSize-1, "end", a.y.Format(v))
+		c.line(a.left, at, a.right, at, "grid")
+		c.text(a.left-8, at+4, "faint", textSize-1, "end", a.y.Format(v))
 	}
 	for _, v := range a.x.Ticks {
 		share, _ := a.x.share(v)
-		at := plotLeft + share*(a.right-plotLeft)
+		at := a.left + share*(a.right-a.left)
 		c.line(at, bottom, at, bottom+5, "mark")
 		c.text(at, bottom+20, "faint", textSize-1, "middle", a.x.Format(v))
 	}
-	c.line(plotLeft, bottom, a.right, bottom, "mark")
+	c.line(a.left, bottom, a.right, bottom, "mark")
 	c.text(margin, plotTop-14, "faint", textSize-1, "start", a.y.Label)
-	c.text((plotLeft+a.right)/2, bottom+42, "faint", textSize-1, "middle", a.x.Label)
+	c.text((a.left+a.right)/2, bottom+42, "faint", textSize-1, "middle", a.x.Label)
 }
 
 // dots are drawn where single points can be told apart.

@@ -19,6 +19,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"pointsman/bench/page"
 )
 
 // Children are tied to the life of the thread that starts them (PDEATHSIG), so
@@ -91,17 +93,15 @@ func profile(ctx context.Context, args []string, stdout, stderr io.Writer) error
 			}
 		}
 	}
-	text := tables(o, results)
-	for _, t := range text {
-		fmt.Fprintf(stdout, "%s\n", t.text)
-	}
+	calls, times := callTable(o, results), timeTable(o, results)
+	fmt.Fprintf(stdout, "%s\n%s", calls, times)
 	if o.pictures != "" {
 		if err := draw(o, results); err != nil {
 			return err
 		}
 	}
 	if o.doc != "" {
-		return refresh(o.doc, text)
+		return page.Refresh(o.doc, map[string]string{"profile:calls": calls, "profile:time": times})
 	}
 	return nil
 }

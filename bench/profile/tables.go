@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -56,17 +55,6 @@ func (r *result) samples() int {
 		sum += n
 	}
 	return sum
-}
-
-// place is a part of a page that is written anew.
-type place struct{ name, text string }
-
-// tables are all of them, as Markdown.
-func tables(o options, results []*result) []place {
-	return []place{
-		{"calls", callTable(o, results)},
-		{"time", timeTable(o, results)},
-	}
 }
 
 // callTable shows calls for each message and direction. What is below a
@@ -165,27 +153,4 @@ func (r *result) flame(o options) ([]byte, error) {
 		return nil, err
 	}
 	return f.SVG()
-}
-
-// refresh writes the marked places of a page anew: what stands between
-// `<!-- profile:NAME -->` and the next `<!-- profile:end -->`.
-func refresh(path string, places []place) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("writing figures into a page: %w", err)
-	}
-	page := string(text)
-	for _, p := range places {
-		from, to := "<!-- profile:"+p.name+" -->\n", "<!-- profile:end -->"
-		before, rest, ok := strings.Cut(page, from)
-		_, after, closed := strings.Cut(rest, to)
-		if !ok || !closed {
-			return fmt.Errorf("writing figures into a page: %s has no place %q", path, p.name)
-		}
-		page = before + from + p.text + to + after
-	}
-	if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
-		return fmt.Errorf("writing figures into a page: %w", err)
-	}
-	return nil
 }
