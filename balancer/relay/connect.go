@@ -107,25 +107,6 @@ func (l *loop) waitedEnough(s *session) {
 	l.ask(s, -1)
 }
 
-// wake asks again for all who wait for the backend, in the order in which they
-// came. -1 is every backend.
-func (l *loop) wake(backend int32) {
-	// Who comes back from a failed connect is appended behind last: asked once.
-	last := l.waiters.last
-	for slot := l.waiters.first; slot >= 0; {
-		s := l.sessions.at(slot)
-		next := s.next
-		if backend < 0 || s.backend == backend {
-			l.unschedule(s)
-			l.ask(s, -1)
-		}
-		if slot == last {
-			return
-		}
-		slot = next
-	}
-}
-
 // connect starts a connect to the session's target.
 func (l *loop) connect(s *session) {
 	l.become(s, connecting)

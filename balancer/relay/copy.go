@@ -27,6 +27,22 @@ const (
 	finDelay = 20 * time.Millisecond
 )
 
+// plain are the flags of a side of which nothing special is known.
+const plain = readable | writable | unsure | kept
+
+// forward is the short way of a message: side i has become readable, all of it
+// is read at once, and the other side takes all of it. It reports false where
+// there is more to do.
+func (l *loop) forward(s *session, i int) bool {
+	from, to := &s.side[i], &s.side[1-i]
+	if from.flags&(readable|^plain) != readable || to.flags&(readable|writable|^plain) != writable ||
+		from.mode != byCopy || from.holds() || to.holds() || l.tune.flip > 0 {
+		return false
+	}
+	l.copySome(s, i)
+	return from.flags&(readable|^plain) == 0 && !from.holds() && to.flags&^plain == 0
+}
+
 // pump moves what can be moved, both ways, and then settles what that means for
 // the session.
 func (l *loop) pump(s *session) {

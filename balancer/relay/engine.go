@@ -37,6 +37,9 @@ type Engine struct {
 	loopCount int
 	loops     []*loop
 	running   sync.WaitGroup
+	working   atomic.Int32  // so many loops, the first ones, get sessions
+	spreading chan struct{} // a loop would have that number looked at
+	ending    sync.Mutex    // makes orders to end sessions reach all loops in one sequence
 
 	mu            sync.Mutex // guards what follows, and the tables' growth
 	homes         map[ListenerID]*loop
@@ -55,6 +58,9 @@ func New(o Options) (*Engine, error) {
 	}
 	for _, l := range e.loops {
 		e.running.Go(l.run)
+	}
+	if e.tune.working == 0 {
+		go (&spreader{engine: e, idle: machineIdle}).run()
 	}
 	return e, nil
 }
@@ -77,6 +83,8 @@ func prepare(o Options) (*Engine, error) {
 		o.tune = machineTuning()
 	}
 	e.tune = *o.tune
+	e.working.Store(max(1, int32(e.tune.working)))
+	e.spreading = make(chan struct{}, 1)
 	e.frontendTable.Store(&[]*frontend{})
 	e.backendTable.Store(&[]BackendOptions{})
 	e.serverTable.Store(&[]*gauge{})
@@ -97,6 +105,7 @@ func prepare(o Options) (*Engine, error) {
 func (e *Engine) Close() error {
 	e.toAll(order{kind: orderStop})
 	e.running.Wait()
+	close(e.spreading) // the loops alone write to it
 	return nil
 }
 
@@ -131,7 +140,7 @@ func (e *Engine) Listen(frontend int32, addr netip.AddrPort) (ListenerID, error)
 	e.mu.Lock()
 	e.lastListener++
 	id := e.lastListener
-	home := e.loops[int(id)%len(e.loops)]
+	home := e.loops[0] // which works whenever any does
 	e.homes[id], e.addrs[id] = home, at
 	e.mu.Unlock()
 	ln := &listener{id: id, fd: fd, frontend: frontend, addr: at.String()}
@@ -216,6 +225,8 @@ func (e *Engine) KillAll(c Cause) (wait func() int) {
 
 func (e *Engine) count(o order) func() int {
 	o.count = newCount(len(e.loops))
+	e.ending.Lock()
+	defer e.ending.Unlock()
 	for _, l := range e.loops {
 		if !l.mail.post(o) {
 			o.count.add(0)

@@ -62,9 +62,10 @@ func TestFenceReachesAll(t *testing.T) {
 		}
 	}
 	// A FIN had come before the RST, so only a write tells.
-	if _, err := halfServer.Write([]byte("x")); err == nil {
-		t.Error("a server could still write")
-	}
+	eventually(t, "a reset of the half-closed session", func() bool {
+		_, err := halfServer.Write([]byte("x"))
+		return err != nil
+	})
 	for _, c := range []*net.TCPConn{full, stuck, half} {
 		_, _ = io.Copy(io.Discard, c)
 	}
@@ -241,7 +242,7 @@ func TestFenceOfThousands(t *testing.T) {
 // idle; the sessions are made anew for each round.
 func BenchmarkFence(b *testing.B) {
 	r, c, n := thousands(b, 9_000)
-	var clients, servers time.Duration
+	var clients, servers, worst time.Duration
 	epoch := Epoch(0)
 	for b.Loop() {
 		b.StopTimer()
@@ -255,8 +256,10 @@ func BenchmarkFence(b *testing.B) {
 		f := c.ended()
 		clients += f.Clients.Last - decided
 		servers += f.Servers.Last - decided
+		worst = max(worst, f.Clients.Last-decided)
 	}
 	b.ReportMetric(float64(clients.Microseconds())/1000/float64(b.N), "ms/last-client")
 	b.ReportMetric(float64(servers.Microseconds())/1000/float64(b.N), "ms/last-server")
+	b.ReportMetric(float64(worst.Microseconds())/1000, "ms/worst-client")
 	b.ReportMetric(float64(n), "sessions")
 }

@@ -46,6 +46,7 @@ func TestStreamFuzz(t *testing.T) {
 		"rule":   func(s *setup) { s.tune.scratch = 16 << 10 },
 		"flip":   func(s *setup) { flipping(s, 2); s.tune.scratch = 4 << 10; s.tune.finDelay = 0 },
 		"tiny":   func(s *setup) { flipping(s, 7); s.tune.sndbuf = 4 << 10; s.tune.turn = 1 }, // writes are short
+		"moves":  func(s *setup) { s.Loops, s.tune.working = 3, 3 },                           // from loop to loop
 		"scarce": func(s *setup) { s.tune.scratch, s.tune.pipes, s.tune.pipeSize = 1<<10, 1, minPipe },
 	}
 	for _, name := range slices.Sorted(maps.Keys(tunings)) {
@@ -74,12 +75,12 @@ func fuzz(t *testing.T, seed uint64, long time.Duration, change func(*setup)) {
 		f.addrs[i] = f.Engine.Addr(id).String()
 		targets = append(targets, addrOf(serveOn(t, addr, f.serve)))
 	}
-	f.desk.setRoute(roundabout(targets, nobody(t)))
 	f.desk.take = func(r *Record) {
 		f.in.Add(int64(r.In))
 		f.out.Add(int64(r.Out))
 		f.records.put(r.Client.String(), *r)
 	}
+	f.desk.setRoute(roundabout(targets, nobody(t)))
 	var clients sync.WaitGroup
 	var next atomic.Uint64
 	next.Store(seed)
@@ -95,6 +96,14 @@ func fuzz(t *testing.T, seed uint64, long time.Duration, change func(*setup)) {
 				}
 			}
 		})
+	}
+	if f.tune.working > 1 {
+		done := make(chan struct{})
+		defer func() { <-done }()
+		go func() {
+			defer close(done)
+			f.moveAbout(long)
+		}()
 	}
 	clients.Wait()
 	t.Logf("%d sessions, %d bytes in, %d out", next.Load()-seed, f.in.Load(), f.out.Load())

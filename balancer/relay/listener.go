@@ -210,13 +210,13 @@ func (l *loop) resumeListeners() {
 	}
 }
 
-// assignSession gives a new client to the loop with the fewest sessions. For
-// another loop it is put aside until handOver, so a batch costs one wake-up.
+// assignSession gives a new client to the working loop with the fewest sessions.
+// For another loop it is put aside until handOver, so a batch costs one wake-up.
 func (l *loop) assignSession(fd, frontend int32, from endpoint) {
 	l.frontends.at(frontend).Total++
 	l.changed = true
-	best := l
-	for _, other := range l.engine.loops {
+	best := l.engine.loops[0]
+	for _, other := range l.engine.loops[1:l.engine.working.Load()] {
 		if other.load.Load() < best.load.Load() {
 			best = other
 		}

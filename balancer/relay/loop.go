@@ -6,6 +6,7 @@ import (
 	"math"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -14,6 +15,10 @@ import (
 
 const (
 	eventBatch = 256
+	// quickAfter is how soon events must follow each other for a raw wait: a
+	// round trip in a local network, and Go's scheduler does not look in between.
+	quickAfter = 500 * time.Microsecond
+	quickWait  = 10 // ms; a raw wait is no longer, should the signals be switched off
 	// Both sides of a session are registered once, for everything, and never
 	// changed: with edge-triggered events an EPOLL_CTL_MOD is not needed.
 	interest = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
@@ -49,9 +54,11 @@ type loop struct {
 	revisits  []revisit
 	listeners []*listener
 	handovers [][]order // by loop: clients that were accepted for it
-	wakes     []int32
-	doomed    []int32
+	waking    waking
 	record    Record
+
+	dying          []revisit // doomed sessions, by their server's side
+	parted, buried int       // so many of them have their client's side closed, and the server's
 
 	scratch    []byte
 	chunks     chunks
@@ -63,10 +70,13 @@ type loop struct {
 	changed            bool // since the counters were published
 	acceptMore         bool // a listener stopped at the end of its batch
 	hot                bool // the last poll found more events than one
+	quick              bool // the last events came soon after those before
 	publishAt          time.Duration
 	acceptAt           time.Duration // when a listener has rested; never = none rests
 	complainAt         time.Duration
 	sweep              sweep
+	busy               busyness
+	ends               ends
 }
 
 // revisit names a session to look at again, if it is still the same.
@@ -117,7 +127,9 @@ func (l *loop) run() {
 // round does what has come up. An order is obeyed before the next event.
 func (l *loop) round() (stop bool) {
 	n := l.poll()
+	before := l.now
 	l.now = l.clock()
+	l.quick = n > 0 && l.now-before < quickAfter
 	for i := range n {
 		if l.mail.filled.Load() && l.obey() {
 			stop = true
@@ -129,15 +141,26 @@ func (l *loop) round() (stop bool) {
 	}
 	l.revisit()
 	l.expire()
+	if len(l.dying) > 0 {
+		l.endSome()
+	}
+	if len(l.waking.backends) > 0 {
+		l.wakeSome()
+	}
 	l.housekeep()
 	return stop
 }
 
 func (l *loop) clock() time.Duration { return time.Since(l.engine.started) }
 
-// poll waits for events until something is due. Under load the raw call comes
-// first: it finds events, and costs no word with Go's scheduler. Only the call
-// that may block is an ordinary one; where events come one at a time, it alone.
+// poll waits for events until something is due.
+//
+// Where several events came at once, it first looks for more without waiting.
+// A wait is an ordinary system call, in which Go's scheduler may give this
+// thread's processor away; but where events come one soon after the other, that
+// and taking it back would cost more than all else here, so then it is a raw
+// one. The collector need not wait for that: it interrupts with a signal
+// whoever does not stop by himself, and a wait in epoll always ends by that.
 func (l *loop) poll() int {
 	events, size := uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events))
 	timeout := 0
@@ -145,16 +168,24 @@ func (l *loop) poll() int {
 		timeout = l.timeout()
 	}
 	var n uintptr
-	var errno unix.Errno
+	var errno syscall.Errno
 	if timeout == 0 {
 		// epoll_pwait, because arm64 has no epoll_wait.
-		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, 0, 0, 0)
+		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, 0, 0, 0)
 		if l.hot && n == 0 && errno == 0 {
 			l.hot, timeout = false, l.timeout()
 		}
 	}
-	if timeout != 0 {
-		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, uintptr(timeout), 0, 0)
+	switch {
+	case timeout == 0:
+	case l.quick:
+		if timeout < 0 || timeout > quickWait {
+			timeout = quickWait
+		}
+		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, uintptr(timeout), 0, 0)
+		l.hot = n > 1 && errno == 0
+	default:
+		n, _, errno = syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, uintptr(timeout), 0, 0)
 		l.hot = n > 1 && errno == 0
 	}
 	switch errno {
@@ -168,7 +199,7 @@ func (l *loop) poll() int {
 
 // timeout is how long the loop may sleep: milliseconds, -1 = for ever.
 func (l *loop) timeout() int {
-	if len(l.again) > 0 || l.acceptMore || l.mail.filled.Load() {
+	if len(l.again) > 0 || l.acceptMore || len(l.dying) > 0 || len(l.waking.backends) > 0 || l.mail.filled.Load() {
 		return 0
 	}
 	due := min(l.acceptAt, l.sweep.next, l.pipes.trimAt)
@@ -196,6 +227,9 @@ func (l *loop) housekeep() {
 	}
 	if l.pipes.trimAt <= l.now {
 		l.trim()
+	}
+	if l.busy.until <= l.now {
+		l.lookAround()
 	}
 	if l.changed && l.publishAt <= l.now && l.publish() {
 		l.changed = false
@@ -268,7 +302,9 @@ func (l *loop) onEvent(s *session, i int, events uint32) {
 			l.gaveUp(s)
 		}
 	case relaying:
-		l.pump(s)
+		if !l.forward(s, i) {
+			l.pump(s)
+		}
 	}
 }
 
@@ -317,13 +353,15 @@ func (l *loop) close() {
 		case o.kind == orderAdopt:
 			l.load.Add(-1)
 			l.discard(o)
+		case o.kind == orderMove:
+			l.take(o)
 		case o.kind == orderListen:
 			closeFD(o.listener.fd)
 		case o.count != nil:
 			o.count.add(0)
 		}
 	}
-	l.killAll(-1, Killed)
+	l.killAll(Killed)
 	for _, ln := range l.listeners {
 		if ln != nil {
 			closeFD(ln.fd)

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +22,8 @@ const (
 	orderFence                     // epoch, cause, count
 	orderRecall                    // epoch
 	orderKill                      // frontend, -1 = all; cause, count
+	orderShare                     // number: the loop to share with; all
+	orderMove                      // session, seen: a session from another loop
 	orderStop                      // end the loop
 )
 
@@ -39,6 +40,9 @@ type order struct {
 	accepted time.Duration
 	listener *listener
 	count    *count
+	session  *session
+	seen     uint32 // orders to end sessions that it has seen
+	all      bool   // busy sessions; else every other one
 }
 
 // count gathers what the loops answer to an order.
@@ -108,7 +112,7 @@ func (m *mailbox) take() []order {
 	}
 	defer m.mu.Unlock()
 	orders := m.orders
-	clear(m.spare) // lets go of listeners and counts
+	clear(m.spare) // lets go of listeners, counts and sessions
 	m.orders, m.spare = m.spare[:0], orders
 	m.filled.Store(false)
 	return orders
@@ -123,10 +127,8 @@ func (m *mailbox) close() []order {
 	return m.orders
 }
 
-// obey carries out what is in the mailbox. Wakes come last and once each: many
-// sessions that end together ask for the same.
+// obey carries out what is in the mailbox.
 func (l *loop) obey() (stop bool) {
-	wakes := l.wakes[:0]
 	for _, o := range l.mail.take() {
 		switch o.kind {
 		case orderAdopt:
@@ -143,74 +145,24 @@ func (l *loop) obey() (stop bool) {
 		case orderOptions:
 			l.rearm()
 		case orderWake:
-			if !slices.Contains(wakes, o.number) {
-				wakes = append(wakes, o.number)
-			}
+			l.wake(o.number)
 		case orderFence:
+			l.ends.add(o)
 			o.count.add(l.fence(o.epoch, o.cause))
 		case orderRecall:
 			l.recall(o.epoch)
 		case orderKill:
-			o.count.add(l.killAll(o.frontend, o.cause))
+			l.ends.add(o)
+			o.count.add(l.killFrontend(o.frontend, o.cause))
+		case orderShare:
+			l.giveSessions(l.engine.loops[o.number], o.all)
+		case orderMove:
+			l.take(o)
 		case orderStop:
 			stop = true
 		}
 	}
-	for _, backend := range wakes {
-		l.wake(backend)
-	}
-	l.wakes = wakes
 	return stop
-}
-
-// fence ends every session of the epoch: first all clients, so that each of
-// them sees the end as soon as can be, then the servers. Connects under way go
-// back to Route. It returns how many sessions ended.
-func (l *loop) fence(epoch Epoch, c Cause) int {
-	doomed := l.doomed[:0]
-	for s := range l.each {
-		if s.state == relaying && s.epoch == epoch {
-			l.closeSide(s, clientSide, politely)
-			doomed = append(doomed, s.slot)
-		}
-	}
-	l.doomed = doomed
-	for _, slot := range doomed {
-		l.kill(l.sessions.at(slot), c)
-	}
-	l.recall(epoch)
-	return len(doomed)
-}
-
-// recall takes back the connects of an epoch, and those that are about to be.
-func (l *loop) recall(epoch Epoch) {
-	for s := range l.each {
-		if s.place != Slotted || s.epoch != epoch {
-			continue
-		}
-		switch s.state {
-		case connecting:
-			l.withdraw(s)
-			l.ask(s, -1)
-		case waiting:
-			l.unschedule(s)
-			l.ask(s, -1)
-		}
-	}
-}
-
-// killAll ends all sessions of a frontend, waiting clients included. -1 is
-// every frontend.
-func (l *loop) killAll(frontend int32, c Cause) (n int) {
-	for s := range l.each {
-		if s.state != free && (frontend < 0 || s.frontend == frontend) {
-			if s.state == relaying {
-				n++
-			}
-			l.kill(s, c)
-		}
-	}
-	return n
 }
 
 // rearm fits the deadlines of all sessions to changed settings.
@@ -223,17 +175,6 @@ func (l *loop) rearm() {
 	for _, ln := range l.listeners {
 		if ln != nil && ln.ready {
 			l.acceptFrom(ln)
-		}
-	}
-}
-
-// each walks over all slots. The body may free the session it is given.
-func (l *loop) each(yield func(*session) bool) {
-	for _, page := range l.sessions.pages {
-		for i := range page {
-			if !yield(&page[i]) {
-				return
-			}
 		}
 	}
 }

@@ -21,19 +21,26 @@ type stepper struct {
 }
 
 func newStepper(t *testing.T, change ...func(*tuning)) *stepper {
+	return newStepperOf(t, 1, change...)
+}
+
+// newStepperOf has several loops; the first has the clients.
+func newStepperOf(t *testing.T, loops int, change ...func(*tuning)) *stepper {
 	checkLeaks(t)
 	tune := machineTuning()
 	for _, c := range change {
 		c(tune)
 	}
 	s := &stepper{rig: &rig{t: t, desk: &desk{}}}
-	e, err := prepare(Options{Loops: 1, Director: s.desk, tune: tune})
+	e, err := prepare(Options{Loops: loops, Director: s.desk, tune: tune})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Engine, s.loop = e, e.loops[0]
 	t.Cleanup(func() {
-		s.loop.close()
+		for _, l := range e.loops {
+			l.close()
+		}
 		s.end()
 	})
 	e.SetFrontend(0, FrontendOptions{LogSessions: true})

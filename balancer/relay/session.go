@@ -23,8 +23,11 @@ import (
 //	           │                    │established    │
 //	           │client left,        ▼               │
 //	           │limit            relaying ──────────┤
+//	           │                    │  both streams │
+//	           │             Fence, │  ended, reset,│
+//	           │             Kill   ▼  idle, silent │
+//	           │                 doomed ────────────┤
 //	           └────────────────────────────────────┘
-//	                both streams ended, reset, idle, silent, Fence
 //
 // asking lasts only as long as Route does. A client may also wait although it
 // has a slot: when a connect to the same server has just failed.
@@ -36,6 +39,7 @@ const (
 	waiting
 	connecting
 	relaying
+	doomed
 )
 
 // The two sides of a session; also the index of a direction, by its source.
@@ -105,7 +109,7 @@ type session struct {
 	connected  bool  // the server's side was once established
 	holdingFin bool  // the client's FIN is held back until finAt
 	clientLast bool  // the last bytes that moved came from the client
-	why        Cause // if Route refuses
+	why        Cause // if Route refuses, or of a doomed session
 
 	frontend, backend, server int32
 	epoch                     Epoch
@@ -124,6 +128,10 @@ type session struct {
 	giveUp      time.Duration // when it comes to its end
 	retry       time.Duration // when to ask again
 	finAt       time.Duration
+
+	// Where pointers have 64 bits, a session is five cache lines: one for each
+	// side, and a third for what else an ordinary event looks at.
+	_ [8]byte
 }
 
 // ticket is what the client occupies with the Director.
@@ -157,6 +165,7 @@ func (l *loop) become(s *session, next state) {
 	if next == waiting && !s.listed {
 		l.waiters.append(l, s)
 	} else if !is && s.listed {
+		l.waking.left(s)
 		l.waiters.remove(l, s)
 	}
 	s.state = next
@@ -212,7 +221,7 @@ func (l *loop) account(s *session, c Cause) {
 	if s.connected {
 		l.servers.at(s.server).Ended[c]++
 	}
-	if s.state == connecting || s.state == relaying {
+	if s.state == connecting || s.state == relaying || s.state == doomed {
 		l.engine.server(s.server).current.Add(-1)
 	}
 	l.changed = true

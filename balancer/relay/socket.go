@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -250,7 +251,7 @@ func tcpInfo(fd int32, info *unix.TCPInfo) bool {
 // recv returns n > 0, or 0 at the peer's FIN, or an error.
 func recv(fd int32, b []byte) (n int, errno unix.Errno) {
 	for {
-		r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+		r, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
 		if errno == 0 {
 			return int(r), 0
 		}
@@ -263,7 +264,7 @@ func recv(fd int32, b []byte) (n int, errno unix.Errno) {
 // send may take less than all of b.
 func send(fd int32, b []byte) (n int, errno unix.Errno) {
 	for {
-		r, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+		r, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
 		if errno == 0 {
 			return int(r), 0
 		}
@@ -277,7 +278,7 @@ func send(fd int32, b []byte) (n int, errno unix.Errno) {
 // of a burst back for 200 ms.
 func spliceFD(from, to int32, n int) (int, unix.Errno) {
 	for {
-		r, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		r, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 		if errno == 0 {
 			return int(r), 0
 		}

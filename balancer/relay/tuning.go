@@ -20,6 +20,8 @@ type tuning struct {
 	flip     int // change the mode of a direction every so many operations; 0 = by the rule
 	flips    *atomic.Int64
 
+	working int // loops that get sessions; 0 = as many as there is work for
+
 	finDelay  time.Duration // 0 = a FIN is passed on at once
 	keepAfter time.Duration // a session so old gets keepalive
 }

@@ -365,7 +365,11 @@ func TestSeveralBinds(t *testing.T) {
 		w.who("postgres-1")
 		conn.Close()
 	}
-	if s := p.status(); s.Frontends[0].Total != 2 || len(s.Frontends[0].Binds) != 2 {
-		t.Errorf("%+v", s.Frontends[0])
+	f := p.status().Frontends[0]
+	for deadline := time.Now().Add(5 * time.Second); f.Total < 2 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		f = p.status().Frontends[0] // the loops' counters may be 250 ms old
+	}
+	if f.Total != 2 || len(f.Binds) != 2 {
+		t.Errorf("%+v", f)
 	}
 }
