@@ -71,7 +71,8 @@ test-e2e: # a real Patroni cluster in network namespaces
 	go test -tags e2e -count=1 -timeout 15m -v ./e2e
 
 .PHONY: bench
-bench: ## measure it beside HAProxy and nginx (root)
+bench: ## measure it beside HAProxy, nginx and the kernel (root; 25 minutes)
+	scripts/install-test-packages
 	go run ./bench
 
 .PHONY: package

@@ -36,7 +36,7 @@ func (c *client) connectClose() error {
 	if err != nil {
 		return err
 	}
-	p := pacer{rate: c.Rate}
+	p := newPacer(c.Rate, c.Sessions)
 	s := &calls{c: c, ep: ep, all: make([]call, maxCalls)}
 	if c.Rate == 0 {
 		s.all = s.all[:c.Sessions]
@@ -62,7 +62,7 @@ func (c *client) connectClose() error {
 		i := s.free[len(s.free)-1]
 		s.free = s.free[:len(s.free)-1]
 		return s.begin(i, due)
-	}, &p)
+	}, p)
 }
 
 func (s *calls) begin(i int, from time.Duration) error {

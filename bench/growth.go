@@ -14,7 +14,6 @@ type curve struct {
 	X      string  `json:"x"`
 	Unit   string  `json:"unit"`
 	Points []point `json:"points"`
-	digits int
 }
 
 // point is one place of a curve.
@@ -48,7 +47,7 @@ func (r *report) curves() []curve {
 			if !slices.Contains(shape.keys, m.key) {
 				continue
 			}
-			c := curve{Name: shape.name, Key: m.key, X: shape.x, Unit: m.unit, digits: m.digits, Title: curveTitles[shape.name] + ": " + m.name}
+			c := curve{Name: shape.name, Key: m.key, X: shape.x, Unit: m.unit, Title: curveTitles[shape.name] + ": " + m.name}
 			if shape.kind == checks {
 				c.Key, c.Title = "idle-"+m.key, "no sessions, servers checked every second: "+m.name
 			}
@@ -95,7 +94,7 @@ func (r *report) curvesTables() string {
 			for _, p := range proxies {
 				cell := ""
 				if v, ok := point.Median[p]; ok {
-					cell = fmt.Sprintf("%.*f", c.digits, v)
+					cell = figure(v)
 					if base := point.Median[baseline]; base > 0 && p != baseline {
 						cell += fmt.Sprintf(" (%.2f)", v/base)
 					}

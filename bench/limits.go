@@ -1,7 +1,5 @@
 package main
 
-import "fmt"
-
 // limit is what pointsman shall reach: a ratio to another proxy, or a figure.
 type limit struct {
 	workload string
@@ -107,7 +105,7 @@ func (r *report) limitsTable() string {
 		if !v.Met {
 			met = "NOT met"
 		}
-		lines = append(lines, []string{v.Metric, v.Against, fmt.Sprintf("%s %.2f", sign, v.Limit), fmt.Sprintf("%.2f", v.Got), met})
+		lines = append(lines, []string{v.Metric, v.Against, sign + " " + figure(v.Limit), figure(v.Got), met})
 	}
 	return align(lines)
 }

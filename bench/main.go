@@ -1,13 +1,15 @@
-// Command bench measures pointsman beside HAProxy, nginx and the kernel: the same client, the same server, the same workloads, one after the
-// other in turns, and the medians in one table. Client, proxy and server are
-// processes of their own, so that each one's CPU is known by itself.
+// Command bench measures pointsman beside HAProxy, nginx and the kernel: the
+// same client, the same server, the same workloads, one after the other in
+// turns, and the medians in one table. Client, proxy and server are processes
+// of their own, so that each one's CPU is known by itself.
 //
 // Client, proxy and server are in network namespaces of their own, joined by
 // virtual cables, or all on loopback.
 //
 // It starts itself again for the client ("load"), the server ("echo",
 // "source"), the nodes' REST API ("patroni") and the io.Copy relay ("copy").
-// "table FILE" prints the tables of an earlier run.
+// "table FILE" prints the tables of an earlier run; "draw FILE…" makes the
+// pictures in docs/pictures of it, and the figures in the pages.
 package main
 
 import (
@@ -41,6 +43,8 @@ func main() {
 		err = copyRelay(args[0], args[1])
 	case "table":
 		err = table(args[0], os.Stdout)
+	case "draw":
+		err = draw(args, "docs/pictures", "README.md", "docs/performance.md")
 	default:
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		err = bench(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -54,7 +58,7 @@ func main() {
 
 // role splits off the first argument if it names one of the program's parts.
 func role(args []string) (string, []string) {
-	least := map[string]int{"load": 2, "echo": 2, "source": 2, "patroni": 3, "copy": 3, "table": 2}
+	least := map[string]int{"load": 2, "echo": 2, "source": 2, "patroni": 3, "copy": 3, "table": 2, "draw": 2}
 	if len(args) > 0 && least[args[0]] > 0 && len(args) >= least[args[0]] {
 		return args[0], args[1:]
 	}
@@ -90,7 +94,9 @@ type options struct {
 	pointsman string // path of a binary; "" = build it
 	old       string // path of another
 	place     string
-	out       string
+	out       string // "" = nowhere
+	keep      bool   // what out has of other workloads
+	pictures  string // folder; "" = none
 }
 
 // defaultProxies leaves out what is only for comparisons by name.
@@ -116,7 +122,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		place = onLoopback
 	}
 	flags.StringVar(&o.place, "place", place, "where client, proxy and server are: namespaces (needs root), loopback")
-	flags.StringVar(&o.out, "out", "bench/result.json", "where every figure is written")
+	flags.StringVar(&o.out, "out", "", "where every figure is written (default bench/result.json, if nothing was left out)")
+	flags.BoolVar(&o.keep, "keep", false, "keep what -out has of other workloads and proxies")
+	flags.StringVar(&o.pictures, "pictures", "", "folder where pictures are drawn")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}
@@ -130,6 +138,15 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("no place %q; there are: %s, %s", o.place, inNamespaces, onLoopback)
 	}
 	o.measure = time.Duration(*seconds * float64(time.Second))
+	if *withCurves {
+		o.keep = true
+	}
+	if o.out == "" && *only == "" && *which == "" && !o.quick {
+		o.out = "bench/result.json"
+	}
+	if o.keep && o.out == "" {
+		return o, errors.New("-keep and -curves add to a file: -out FILE")
+	}
 	all := allWorkloads
 	if *only == "" {
 		all = nil

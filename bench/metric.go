@@ -1,18 +1,32 @@
 package main
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // metric is one row of the table: a figure taken from all that is known of one
 // workload through one proxy. NaN = there is none.
 type metric struct {
-	key    string
-	name   string
-	unit   string
-	digits int
-	value  func(*result) float64
+	key   string
+	name  string
+	unit  string
+	value func(*result) float64
 }
 
 var none = math.NaN()
+
+// figure writes a number with three digits, and all those before the point.
+func figure(v float64) string {
+	decimals := 0
+	for limit := 100.0; math.Abs(v) < limit && decimals < 4; limit /= 10 {
+		decimals++
+	}
+	if v == 0 {
+		decimals = 0
+	}
+	return fmt.Sprintf("%.*f", decimals, v)
+}
 
 // metricsOf lists the rows of a workload.
 func metricsOf(w workload) []metric {
@@ -31,39 +45,39 @@ var kindMetrics = map[kind][]metric{
 	bulk:    streamMetrics,
 	copying: streamMetrics,
 	idle: {
-		{"memory", "proxy's memory, each", "KiB", 2, each(func(s sample) float64 { return s.Idle / 1024 })},
-		{"resident", "proxy, resident in all", "MiB", 1, resident},
-		{"slab", "kernel slab, each (four sockets)", "KiB", 1, each(func(s sample) float64 { return s.Slab / 1024 })},
+		{"memory", "proxy's memory, each", "KiB", each(func(s sample) float64 { return s.Idle / 1024 })},
+		{"resident", "proxy, resident in all", "MiB", resident},
+		{"slab", "kernel slab, each (four sockets)", "KiB", each(func(s sample) float64 { return s.Slab / 1024 })},
 	},
 	fence: {
-		{"fenced", "first client's end to the last one's", "ms", 1, each(func(s sample) float64 { return s.Fenced })},
-		{"decided", "another leader to the first client's end", "ms", 0, each(func(s sample) float64 { return s.Decided })},
-		{"cpu", "proxy's CPU, each", "us", 1, cpu(1e6)},
+		{"fenced", "first client's end to the last one's", "ms", each(func(s sample) float64 { return s.Fenced })},
+		{"decided", "another leader to the first client's end", "ms", each(func(s sample) float64 { return s.Decided })},
+		{"cpu", "proxy's CPU, each", "us", cpu(1e6)},
 	},
 	checks: {
-		{"cpu", "proxy's CPU", "ms/s", 2, each(func(s sample) float64 { return s.CPU / s.Seconds * 1e3 })},
-		{"resident", "proxy's memory", "MiB", 1, resident},
+		{"cpu", "proxy's CPU", "ms/s", each(func(s sample) float64 { return s.CPU / s.Seconds * 1e3 })},
+		{"resident", "proxy's memory", "MiB", resident},
 	},
 }
 
 var streamMetrics = []metric{
-	{"rate", "rate", "GB/s", 2, each(func(s sample) float64 { return rate(s) / 1e9 })},
-	{"cpu", "proxy's CPU", "s/GB", 3, cpu(1e9)},
-	{"user", "of it in user mode", "s/GB", 4, user(1e9)},
-	{"machine", "whole machine's CPU", "s/GB", 3, machine(1e9)},
+	{"rate", "rate", "GB/s", each(func(s sample) float64 { return rate(s) / 1e9 })},
+	{"cpu", "proxy's CPU", "s/GB", cpu(1e9)},
+	{"user", "of it in user mode", "s/GB", user(1e9)},
+	{"machine", "whole machine's CPU", "s/GB", machine(1e9)},
 }
 
 func messageMetrics(what string, w workload) []metric {
 	all := []metric{
-		{"rate", what, "k/s", 1, each(func(s sample) float64 { return rate(s) / 1e3 })},
-		{"p50", "p50", "us", 0, each(func(s sample) float64 { return s.P50 })},
-		{"p99", "p99", "us", 0, each(func(s sample) float64 { return s.P99 })},
-		{"p999", "p99.9", "us", 0, each(func(s sample) float64 { return s.P999 })},
-		{"cpu", "proxy's CPU", "us", 1, cpu(1e6)},
-		{"user", "of it in user mode", "us", 2, user(1e6)},
-		{"machine", "whole machine's CPU", "us", 1, machine(1e6)},
-		{"resident", "proxy's memory", "MiB", 1, resident},
-		{"calls", "system calls per message and direction", "", 2, callsEach},
+		{"rate", what, "k/s", each(func(s sample) float64 { return rate(s) / 1e3 })},
+		{"p50", "p50", "us", each(func(s sample) float64 { return s.P50 })},
+		{"p99", "p99", "us", each(func(s sample) float64 { return s.P99 })},
+		{"p999", "p99.9", "us", each(func(s sample) float64 { return s.P999 })},
+		{"cpu", "proxy's CPU", "us", cpu(1e6)},
+		{"user", "of it in user mode", "us", user(1e6)},
+		{"machine", "whole machine's CPU", "us", machine(1e6)},
+		{"resident", "proxy's memory", "MiB", resident},
+		{"calls", "system calls per message and direction", "", callsEach},
 	}
 	if w.rate == 0 {
 		return all

@@ -9,7 +9,8 @@ import (
 
 // The schedule goes on whatever happens, and does not drift.
 func TestPacer(t *testing.T) {
-	p := pacer{start: time.Second, rate: 3}
+	p := newPacer(3, 1)
+	p.start = time.Second
 	for _, step := range []struct {
 		now  time.Duration
 		due  int // requests that are taken now
@@ -31,6 +32,32 @@ func TestPacer(t *testing.T) {
 	}
 	if k, ok := p.take(13 * time.Second); !ok || k != 34 || p.due(k) != time.Second+11_333_333_333 {
 		t.Errorf("took request %d, due at %s", k, p.due(k))
+	}
+}
+
+// With many sessions requests are due in groups, at the same rate over all.
+func TestPacerGroups(t *testing.T) {
+	for _, c := range []struct {
+		rate     float64
+		sessions int
+		group    uint64
+	}{
+		{100_000, 1, 1}, {100_000, 16, 4}, {100_000, 1024, 20}, {1000, 1024, 1},
+	} {
+		p := newPacer(c.rate, c.sessions)
+		if p.group != c.group {
+			t.Errorf("%.0f/s in %d sessions: %d at once, want %d", c.rate, c.sessions, p.group, c.group)
+		}
+		if p.due(0) != p.due(c.group-1) || p.due(c.group) != time.Duration(float64(c.group)*1e9/c.rate) {
+			t.Errorf("%.0f/s in %d sessions: due at %s, %s and %s", c.rate, c.sessions, p.due(0), p.due(c.group-1), p.due(c.group))
+		}
+		taken := uint64(0)
+		for _, ok := p.take(time.Second - 1); ok; _, ok = p.take(time.Second - 1) {
+			taken++
+		}
+		if taken < uint64(c.rate)-c.group || taken > uint64(c.rate)+c.group {
+			t.Errorf("%.0f/s in %d sessions: %d in a second", c.rate, c.sessions, taken)
+		}
 	}
 }
 

@@ -13,6 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// How the share of user mode was measured.
+const (
+	byTick    = "the kernel's tick"
+	bySamples = "samples every 250 us of its CPU, in a run of their own"
+)
+
 // baseline is the proxy that the others are compared with.
 const baseline = "haproxy"
 
@@ -56,7 +62,6 @@ type row struct {
 	Key      string             `json:"key"`
 	Metric   string             `json:"metric"`
 	Unit     string             `json:"unit"`
-	Digits   int                `json:"digits"`
 	Median   map[string]float64 `json:"median"` // by proxy; missing where nothing could be measured
 	Ratio    map[string]float64 `json:"ratio"`  // to the baseline
 	Failed   []string           `json:"failed,omitempty"`
@@ -65,7 +70,7 @@ type row struct {
 func newReport(o options) *report {
 	r := &report{
 		When: time.Now().UTC().Truncate(time.Second), Cores: runtime.NumCPU(), Place: o.place,
-		Rounds: o.rounds, Seconds: o.measure.Seconds(), Titles: map[string]string{}, User: "the kernel's tick",
+		Rounds: o.rounds, Seconds: o.measure.Seconds(), Titles: map[string]string{}, User: byTick,
 	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
@@ -153,7 +158,7 @@ func (r *report) finish() {
 }
 
 func (r *report) row(w workload, m metric) row {
-	out := row{Workload: w.name, Title: w.title, Key: m.key, Metric: m.name, Unit: m.unit, Digits: m.digits, Median: map[string]float64{}, Ratio: map[string]float64{}}
+	out := row{Workload: w.name, Title: w.title, Key: m.key, Metric: m.name, Unit: m.unit, Median: map[string]float64{}, Ratio: map[string]float64{}}
 	for _, p := range r.Order {
 		res := r.find(w.name, p)
 		if res == nil {
@@ -216,6 +221,31 @@ func workloadOf(name string, rate float64) (workload, error) {
 	return workload{}, fmt.Errorf("no workload %q is known", name)
 }
 
+// keep adds an earlier report's results, where there are none of this run.
+func (r *report) keep(earlier *report) {
+	for _, res := range earlier.Results {
+		if r.find(res.Workload, res.Proxy) == nil {
+			r.Results = append(r.Results, res)
+		}
+	}
+	for _, p := range earlier.Order {
+		if !slices.Contains(r.Order, p) {
+			r.Order = append(r.Order, p)
+		}
+		if r.Titles[p] == "" {
+			r.Titles[p] = earlier.Titles[p]
+		}
+	}
+	if r.User == byTick {
+		r.User = earlier.User
+	}
+	// In the order of the table.
+	rank := func(res *result) int {
+		return slices.IndexFunc(allWorkloads, func(w workload) bool { return w.name == strings.TrimSuffix(res.Workload, fixedSuffix) })
+	}
+	slices.SortStableFunc(r.Results, func(a, b *result) int { return rank(a) - rank(b) })
+}
+
 // write puts every figure into a file.
 func (r *report) write(path string) error {
 	text, err := json.MarshalIndent(r, "", " ")
@@ -234,7 +264,7 @@ func brief(w workload, p proxy, s sample) string {
 	var out []string
 	for _, m := range metricsOf(w) {
 		if v := m.value(res); !math.IsNaN(v) {
-			out = append(out, fmt.Sprintf("%s %.*f %s", m.name, m.digits, v, m.unit))
+			out = append(out, fmt.Sprintf("%s %s %s", m.name, figure(v), m.unit))
 		}
 	}
 	return strings.Join(out, ", ")

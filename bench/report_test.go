@@ -36,13 +36,13 @@ func testReport() *report {
 }
 
 const wantTable = `
-|                           | HAProxy 2.6 | HAProxy splice-auto |         DNAT |     pointsman |
-| ------------------------- | ----------: | ------------------: | -----------: | ------------: |
-| **bulk, one stream**      |             |                     |              |               |
-| rate, GB/s                |        1.05 |              failed |  4.00 (3.81) |   2.00 (1.90) |
-| proxy's CPU, s/GB         |       0.524 |              failed |              |  0.250 (0.48) |
-| of it in user mode, s/GB  |      0.0524 |              failed |              | 0.1250 (2.39) |
-| whole machine's CPU, s/GB |       1.429 |              failed | 0.375 (0.26) |  0.750 (0.53) |
+|                           | HAProxy 2.6 | HAProxy splice-auto |         DNAT |    pointsman |
+| ------------------------- | ----------: | ------------------: | -----------: | -----------: |
+| **bulk, one stream**      |             |                     |              |              |
+| rate, GB/s                |        1.05 |              failed |  4.00 (3.81) |  2.00 (1.90) |
+| proxy's CPU, s/GB         |       0.524 |              failed |              | 0.250 (0.48) |
+| of it in user mode, s/GB  |      0.0524 |              failed |              | 0.125 (2.39) |
+| whole machine's CPU, s/GB |        1.43 |              failed | 0.375 (0.26) | 0.750 (0.53) |
 `
 
 func TestTable(t *testing.T) {
@@ -56,6 +56,16 @@ func TestTable(t *testing.T) {
 	} {
 		if has := strings.Contains(r.footer(), want); has == strings.HasPrefix(want, "DISTURBED") {
 			t.Errorf("the footer says %q", r.footer())
+		}
+	}
+}
+
+func TestFigure(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0", 0.01234: "0.0123", 0.5: "0.500", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 505414: "505414", -1.5: "-1.50", 0.00001: "0.0000",
+	} {
+		if got := figure(v); got != want {
+			t.Errorf("figure(%v) = %s, want %s", v, got, want)
 		}
 	}
 }
@@ -134,6 +144,32 @@ func TestFailuresAreToldAndKept(t *testing.T) {
 	}
 	if back.rowsTable() != r.rowsTable() {
 		t.Errorf("the table of the file is\n%s", back.rowsTable())
+	}
+}
+
+// A run of other workloads adds to the file; the same ones replace.
+func TestKeep(t *testing.T) {
+	r, earlier := testReport(), testReport()
+	w, err := workloadOf("ping-pong-16", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"haproxy", "nginx"} {
+		earlier.add(w.fixed(5000), proxy{name: name}, sample{Ops: 7, usage: usage{Seconds: 1}}, nil)
+		earlier.add(w, proxy{name: name}, sample{Ops: 7, usage: usage{Seconds: 1}}, nil)
+	}
+	earlier.Titles["nginx"] = "nginx 1"
+	earlier.find("bulk-1", "haproxy").Samples[0].Ops = 1
+	r.keep(earlier)
+	r.finish()
+	if got := r.find("bulk-1", "haproxy").Samples[0].Ops; got != 2e9 {
+		t.Errorf("this run's figure became the earlier one's: %d", got)
+	}
+	if row, ok := r.lookUp("ping-pong-16", "rate"); !ok || row.Median["nginx"] != 0.007 || r.Titles["nginx"] != "nginx 1" {
+		t.Errorf("the earlier run's row: %+v", row)
+	}
+	if got := r.Results[0].Workload; got != "ping-pong-16-fixed" || r.Rows[len(r.Rows)-1].Workload != "bulk-1" {
+		t.Errorf("the first result is %s, the last row %s", got, r.Rows[len(r.Rows)-1].Workload)
 	}
 }
 

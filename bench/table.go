@@ -12,8 +12,8 @@ import (
 // print writes the tables as aligned Markdown, and how far they can be trusted.
 func (r *report) print(out io.Writer) error {
 	text := ""
-	for _, part := range []string{r.rowsTable(), r.footer(), r.callsTable(), r.curvesTables(), r.limitsTable()} {
-		if part != "" {
+	for _, part := range []string{"rows", "notes", "calls", "curves", "limits"} {
+		if part := r.part(part); part != "" {
 			text += part + "\n"
 		}
 	}
@@ -21,6 +21,66 @@ func (r *report) print(out io.Writer) error {
 		return fmt.Errorf("printing the table: %w", err)
 	}
 	return nil
+}
+
+// parts are what can be shown by itself, in a page say.
+var parts = []string{"rows", "short", "notes", "calls", "curves", "limits"}
+
+func (r *report) part(name string) string {
+	switch name {
+	case "rows":
+		return r.rowsTable()
+	case "short":
+		return r.shortTable()
+	case "notes":
+		return r.footer()
+	case "calls":
+		return r.callsTable()
+	case "curves":
+		return r.curvesTables()
+	case "limits":
+		return r.limitsTable()
+	}
+	return ""
+}
+
+// shortKeys are the rows that a reader in a hurry gets.
+var shortKeys = map[kind][]string{
+	pingPong: {"rate", "p99", "cpu", "user"}, connectClose: {"rate", "p99", "cpu", "user"}, transactions: {"rate", "p99", "cpu"},
+	bulk: {"rate", "cpu"}, copying: {"rate", "cpu"}, idle: {"memory"}, fence: {"fenced"},
+}
+
+// shortTable has a line for each of the main rows. A p99 is that at the fixed
+// rate, where there is one.
+func (r *report) shortTable() string {
+	lines := [][]string{{""}}
+	for _, p := range r.Order {
+		lines[0] = append(lines[0], r.Titles[p])
+	}
+	title := ""
+	for _, row := range r.Rows {
+		w, err := workloadOf(row.Workload, 0)
+		if err != nil || w.curve != "" || !slices.Contains(shortKeys[w.kind], row.Key) {
+			continue
+		}
+		if _, ok := r.lookUp(row.Workload+fixedSuffix, row.Key); ok && row.Key == "p99" {
+			continue
+		}
+		fixed := strings.HasSuffix(row.Workload, fixedSuffix)
+		if fixed && row.Key != "p99" {
+			continue
+		}
+		cells := row.cells(r.Order)
+		if fixed {
+			_, at, _ := strings.Cut(row.Title, ", at ")
+			cells[0] = "p99 at " + at + ", us"
+		} else if row.Title != title {
+			title = row.Title
+			cells[0] = "**" + title + "**: " + cells[0]
+		}
+		lines = append(lines, cells)
+	}
+	return align(lines)
 }
 
 func (r *report) rowsTable() string {
@@ -54,7 +114,7 @@ func (row row) cells(proxies []string) []string {
 	for _, p := range proxies {
 		cell := ""
 		if v, ok := row.Median[p]; ok {
-			cell = fmt.Sprintf("%.*f", row.Digits, v)
+			cell = figure(v)
 		} else if slices.Contains(row.Failed, p) {
 			cell = "failed"
 		}

@@ -107,7 +107,7 @@ func (c *client) pingPong() error {
 			return err
 		}
 	}
-	p := pacer{rate: c.Rate}
+	p := newPacer(c.Rate, c.Sessions)
 	say := func(tag int, from time.Duration) error {
 		t := talks[tag]
 		if err := t.say(from); err != nil || t.said == len(t.msg) {
@@ -169,7 +169,7 @@ func (c *client) pingPong() error {
 			}
 		}
 	}
-	return c.loop(ep, handle, begin, &p)
+	return c.loop(ep, handle, begin, p)
 }
 
 // talkOnce leaves its session open.
