@@ -152,8 +152,8 @@ func fixture(t *testing.T) []result {
 	t.Helper()
 	one := result{
 		subject: subject{key: "haproxy", title: "HAProxy"},
-		rounds:  []round{{1, 3, 100000}, {1, 2, 100000}, {2, 2, 200000}}, // 30, 20, 10 us
-		sampled: []round{{1, 3, 90000}},
+		rounds:  []round{{1, 3, 100000, 0.2}, {1, 2, 100000, 0.04}, {2, 2, 200000, 0.03}}, // 30, 20, 10 us
+		sampled: []round{{1, 3, 90000, 0}},
 		calls:   map[string]float64{},
 		stacks:  map[string]int{"haproxy;loop": 1, "haproxy;loop;do_syscall_64_[k];__x64_sys_sendto_[k];tcp_sendmsg_[k]": 3},
 	}
@@ -191,6 +191,7 @@ func TestTables(t *testing.T) {
 		"| **all** | **20.00** | **20.00** |",
 		"| round trips a second | 100000 | 100000 |",
 		"| the same while samples are taken | 90000 | 90000 |",
+		"| CPU of the machine that other programs used, % | 4 | 4 |",
 		"| samples | 4 | 4 |",
 	} {
 		if !strings.Contains(times, line+"\n") {

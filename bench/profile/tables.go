@@ -88,7 +88,7 @@ func callTable(o options, results []*result) string {
 		for _, name := range names {
 			rest -= r.calls[name]
 		}
-		return rest
+		return max(rest, 0) // the events do not begin all at once
 	})
 	row("**all**", func(r *result) float64 { return r.calls[allCalls] })
 	return b.String()
@@ -120,6 +120,9 @@ func timeTable(o options, results []*result) string {
 		{"**all**", "**%.2f**", (*result).cpu},
 		{"round trips a second", "%.0f", func(r *result) float64 { return rate(r.rounds) }},
 		{"the same while samples are taken", "%.0f", func(r *result) float64 { return rate(r.sampled) }},
+		{"CPU of the machine that other programs used, %", "%.0f", func(r *result) float64 {
+			return 100 * median(r.rounds, func(x round) float64 { return x.Others })
+		}},
 		{"samples", "%.0f", func(r *result) float64 { return float64(r.samples()) }},
 	} {
 		fmt.Fprintf(&b, "| %s |", line.title)
