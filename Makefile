@@ -45,7 +45,7 @@ test-unit: # with the race detector, and then at full speed what depends on it
 
 .PHONY: soak
 soak: ## a million short sessions; about five minutes
-	SOAK_SESSIONS=$(or $(SOAK_SESSIONS),1000000) go test -count=1 -timeout 1h -run Soak ./cmd/pointsman
+	SOAK_SESSIONS=$(or $(SOAK_SESSIONS),1000000) go test -count=1 -timeout 1h -v -run Soak ./cmd/pointsman
 
 .PHONY: fuzz
 fuzz: ## streams of random bytes, pauses and ends, for RELAY_FUZZ (10m)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -135,14 +134,8 @@ func TestSoak(t *testing.T) {
 	pooling.pipes = 1 << 20 // the relay keeps its own for a while
 	first := s.atRest(pooling)
 	first.pipes = fresh.pipes
-	report := bufio.NewWriter(os.Stderr)
 	tell := func(h holdings) {
-		line := fmt.Sprintf("%d sessions in %v: %v", s.load.next.Load(), time.Since(begin).Round(time.Second), h)
-		t.Log(line)
-		if all > 100_000 { // whoever waits for minutes wants to see it go on
-			fmt.Fprintln(report, line)
-			report.Flush()
-		}
+		t.Logf("%d sessions in %v: %v", s.load.next.Load(), time.Since(begin).Round(time.Second), h)
 	}
 	tell(first)
 	for done := warm; done < all && !t.Failed(); tell(holdingsOf(t, s.pid)) {
