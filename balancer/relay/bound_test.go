@@ -89,6 +89,12 @@ func maxReceive(t *testing.T) int64 {
 // pages, which are worth nothing, and then none. The bytes are copied.
 func TestPoorUsersPipes(t *testing.T) {
 	soft := procNumbers(t, "/proc/sys/fs/pipe-user-pages-soft")[0]
+	if soft == 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no limit of pipe memory here")
+		}
+		t.Skip("no limit of pipe memory here")
+	}
 	s := newStepper(t, func(tune *tuning) { tune.scratch = 4 << 10 }) // soon promoted
 	l, conns := accepted(t)
 	s.desk.setRoute(to(l, 0, 1))
