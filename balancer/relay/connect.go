@@ -80,11 +80,31 @@ func (l *loop) retryOf(backend int32) time.Duration {
 	return defaultRetry
 }
 
-// wait keeps the client, unread. Its socket stays registered as it is: what
-// arrives only sets a flag, and fills its receive buffer until its window
-// closes.
+// watchClient registers the client's socket. That is left until there is a use
+// for it: a connect in a local network is established before a client would
+// give up, and what the client sends meanwhile would wake the loop for nothing.
+// It reports false if the session has ended.
+func (l *loop) watchClient(s *session) bool {
+	d := &s.side[clientSide]
+	if d.is(watched) {
+		return true
+	}
+	d.set(watched)
+	if errno := l.register(s, clientSide); errno != 0 {
+		l.complain(errno)
+		l.finish(s, Exhausted, politely, reset)
+		return false
+	}
+	return true
+}
+
+// wait keeps the client, unread: what arrives only sets a flag, and fills its
+// receive buffer until its window closes.
 func (l *loop) wait(s *session, giveUp, retry time.Duration) {
 	l.become(s, waiting)
+	if !l.watchClient(s) {
+		return
+	}
 	if s.side[clientSide].is(finSeen | dead) {
 		l.gaveUp(s)
 		return
@@ -149,7 +169,9 @@ func (l *loop) connectIsLate(s *session) {
 	}
 	s.slow = true
 	l.observe(s, ConnectSlow)
-	l.arm(s)
+	if l.watchClient(s) {
+		l.arm(s)
+	}
 }
 
 // connectFailed tells what happened, and asks Route what is next.
@@ -194,8 +216,8 @@ func (l *loop) onConnecting(s *session, events uint32) {
 	}
 }
 
-// establish begins to relay. What the client sent while it waited has set its
-// readable flag, so nothing needs to be asked of the kernel.
+// establish begins to relay. What the client has sent is told in the first
+// event after it is registered.
 func (l *loop) establish(s *session) {
 	l.become(s, relaying)
 	s.connected = true
@@ -205,7 +227,9 @@ func (l *loop) establish(s *session) {
 	}
 	l.servers.at(s.server).Total++
 	l.changed = true
-	l.arm(s)
+	if l.watchClient(s) {
+		l.arm(s)
+	}
 }
 
 func (l *loop) observe(s *session, kind EventKind) {

@@ -28,7 +28,7 @@ const (
 )
 
 // plain are the flags of a side of which nothing special is known.
-const plain = readable | writable | unsure | kept
+const plain = readable | writable | unsure | kept | watched
 
 // forward is the short way of a message: side i has become readable, all of it
 // is read at once, and the other side takes all of it. It reports false where

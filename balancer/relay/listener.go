@@ -263,10 +263,5 @@ func (l *loop) adopt(o order) {
 	l.frontends.at(s.frontend)
 	l.become(s, asking)
 	l.tuneSocket(d.fd)
-	if errno := l.register(s, clientSide); errno != 0 {
-		l.complain(errno)
-		l.finish(s, Exhausted, politely, reset)
-		return
-	}
 	l.ask(s, -1)
 }

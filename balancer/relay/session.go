@@ -59,6 +59,7 @@ const (
 	dead                        // reset or timed out; what the peer sent before may still be read
 	unsure                      // what was written to it may not be acknowledged yet
 	kept                        // keepalive is on
+	watched                     // registered for events
 )
 
 // never is a deadline that does not come.
