@@ -77,8 +77,12 @@ func (s *Server) rowFile(ctx context.Context, n int64) (string, error) {
 	if err := run(ctx, s.asOwner("psql", s.locally("-X", "-v", "ON_ERROR_STOP=1", "-c", fmt.Sprintf(copyOut, n, path), "postgres")...)); err != nil {
 		return "", fmt.Errorf("writing rows to copy: %w", err)
 	}
-	if st, err := os.Stat(path); err != nil || st.Size() != copied(n) {
-		return "", fmt.Errorf("writing rows to copy: %v, %v, want %d bytes", st, err, copied(n))
+	st, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("writing rows to copy: %w", err)
+	}
+	if st.Size() != copied(n) {
+		return "", fmt.Errorf("writing rows to copy: %d bytes came, and not %d", st.Size(), copied(n))
 	}
 	return path, nil
 }

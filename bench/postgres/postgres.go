@@ -69,6 +69,7 @@ max_wal_size = 1GB
 checkpoint_timeout = 1h
 autovacuum = off
 shared_buffers = 256MB
+dynamic_shared_memory_type = mmap
 max_connections = 200
 `
 

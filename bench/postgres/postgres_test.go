@@ -216,23 +216,32 @@ func testRefused(t *testing.T, s *Server) {
 }
 
 func testInterrupted(t *testing.T, s *Server) {
+	for name, do := range map[string]func(context.Context, Client) error{
+		"pgbench": func(ctx context.Context, c Client) error {
+			_, err := s.Pgbench(ctx, c, Options{Script: SelectOnly, Clients: 1, Warm: 200 * time.Millisecond, Measure: 20 * time.Second})
+			return err
+		},
+		"psql": func(ctx context.Context, c Client) error {
+			_, err := s.CopyOut(ctx, c, 10e9)
+			return err
+		},
+	} {
+		ctx, cancel := context.WithCancel(context.Background())
+		pid := 0
+		err := do(ctx, Client{Place: exec.Command, Target: s.Address(), Meter: Meter{Begin: func(client int) error {
+			pid = client
+			time.AfterFunc(50*time.Millisecond, cancel)
+			return nil
+		}}})
+		if !errors.Is(err, context.Canceled) || pid == 0 {
+			t.Errorf("%s, process %d: %v", name, pid, err)
+		}
+		if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
+			t.Errorf("%s is left: %v", name, err)
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	pid := 0
-	c := Client{Place: exec.Command, Target: s.Address(), Meter: Meter{Begin: func(client int) error {
-		pid = client
-		cancel()
-		return nil
-	}}}
-	if _, err := s.Pgbench(ctx, c, Options{Script: SelectOnly, Clients: 1, Measure: 20 * time.Second}); !errors.Is(err, context.Canceled) {
-		t.Errorf("pgbench: %v", err)
-	}
-	if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
-		t.Errorf("pgbench is left: %v", err)
-	}
-	pid = 0
-	if _, err := s.CopyOut(ctx, c, 1e9); !errors.Is(err, context.Canceled) {
-		t.Errorf("psql: %v", err)
-	}
+	cancel()
 	if _, err := Start(ctx, Config{Place: exec.Command, Listen: freePort(t), Clients: netip.MustParsePrefix("127.0.0.0/8")}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a server: %v", err)
 	}
