@@ -51,12 +51,12 @@ func (p *patience) calmest(take func() (sample, error)) (sample, error) {
 // machineBusy returns the share of all cores, 0 to 1, that was in use for a while.
 func machineBusy(during time.Duration) (float64, error) {
 	begin := time.Now()
-	from, err := machineIdle()
+	from, _, err := machineTimes()
 	if err != nil {
 		return 0, err
 	}
 	time.Sleep(during)
-	to, err := machineIdle()
+	to, _, err := machineTimes()
 	if err != nil {
 		return 0, err
 	}

@@ -32,17 +32,18 @@ type job struct {
 // sample is what one run measured.
 type sample struct {
 	usage
-	Ops      uint64     `json:"ops"` // replies; for bulk, bytes
-	P50      float64    `json:"p50_us,omitempty"`
-	P99      float64    `json:"p99_us,omitempty"`
-	P999     float64    `json:"p999_us,omitempty"`
-	Times    *histogram `json:"latency,omitempty"`            // all of them
-	Late     float64    `json:"client_late_p99_us,omitempty"` // the client's own lateness in sending at a fixed rate
-	Resident float64    `json:"resident_bytes,omitempty"`     // the whole proxy, at the end
-	Idle     float64    `json:"idle_session_bytes,omitempty"` // the proxy's own memory
-	Slab     float64    `json:"idle_session_slab,omitempty"`  // the kernel's, for all four sockets
-	Decided  float64    `json:"decided_ms,omitempty"`         // from another leader to the first session's end
-	Fenced   float64    `json:"fenced_ms,omitempty"`          // from the first session's end to the last one's
+	Ops       uint64     `json:"ops"` // replies; for bulk, bytes
+	P50       float64    `json:"p50_us,omitempty"`
+	P99       float64    `json:"p99_us,omitempty"`
+	P999      float64    `json:"p999_us,omitempty"`
+	Times     *histogram `json:"latency,omitempty"`            // all of them
+	Typical99 float64    `json:"typical_p99_us,omitempty"`     // the median of the p99 of each 100 ms
+	Late      float64    `json:"client_late_p99_us,omitempty"` // the client's own lateness in sending at a fixed rate
+	Resident  float64    `json:"resident_bytes,omitempty"`     // the whole proxy, at the end
+	Idle      float64    `json:"idle_session_bytes,omitempty"` // the proxy's own memory
+	Slab      float64    `json:"idle_session_slab,omitempty"`  // the kernel's, for all four sockets
+	Decided   float64    `json:"decided_ms,omitempty"`         // from another leader to the first session's end
+	Fenced    float64    `json:"fenced_ms,omitempty"`          // from the first session's end to the last one's
 
 	Profile profile `json:"profile,omitzero"`
 }
@@ -94,6 +95,9 @@ type client struct {
 	from, to reading
 	times    histogram
 	late     histogram
+	slice    histogram // of the slice that goes on
+	until    time.Duration
+	typical  []float64 // p99 of each slice before, in us
 	ops      uint64
 }
 
@@ -112,12 +116,28 @@ func (c *client) tick(now time.Duration) (done bool, err error) {
 	return false, err
 }
 
+// sliceLength is how long latencies are gathered for a p99 of their own. A virtual
+// machine stands still for some milliseconds several times a second. At a fixed
+// rate each such pause delays a hundred requests, and the p99 of a second tells
+// how many there were; the median of the slices' tells about the proxy.
+const sliceLength = 100 * time.Millisecond
+
 // count records one reply, if it came between the readings.
-func (c *client) count(took time.Duration) {
-	if c.counting {
-		c.times.add(took)
-		c.ops++
+func (c *client) count(now, took time.Duration) {
+	if !c.counting {
+		return
 	}
+	c.times.add(took)
+	c.ops++
+	if now > c.until {
+		// With fewer than 100 there is no p99.
+		if c.slice.count >= 100 {
+			c.typical = append(c.typical, c.slice.micros(0.99))
+		}
+		c.slice = histogram{}
+		c.until = now + sliceLength
+	}
+	c.slice.add(took)
 }
 
 func (c *client) measured(work func() error) (sample, error) {
@@ -131,6 +151,7 @@ func (c *client) measured(work func() error) (sample, error) {
 	if c.times.count > 0 {
 		s.P50, s.P99, s.P999 = c.times.micros(0.5), c.times.micros(0.99), c.times.micros(0.999)
 		s.Times = &c.times
+		s.Typical99 = median(c.typical)
 	}
 	s.Late = c.late.micros(0.99)
 	memory, err := c.meter.memory()

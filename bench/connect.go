@@ -115,7 +115,7 @@ func (s *calls) handle(i int, _ uint32) error {
 		return fmt.Errorf("closing: %w", err)
 	}
 	now := s.c.now()
-	s.c.count(now - call.from)
+	s.c.count(now, now-call.from)
 	switch {
 	case s.c.Rate == 0:
 		return s.begin(i, now)

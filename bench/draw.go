@@ -65,7 +65,7 @@ func (r *report) draw(folder string) error {
 		{"rates", "rate", "Messages, sessions and bytes per second", "as fast as replies come; times HAProxy's: longer is better"},
 		{"cpu", "cpu", "CPU of the proxy for the same work", "times HAProxy's: shorter is better"},
 		{"machine", "machine", "CPU of the whole machine for the same work", "client, proxy, server and kernel; times HAProxy's: shorter is better"},
-		{"p99", "p99", "The slowest 1 % of the replies", "at a fixed rate; times HAProxy's: shorter is better"},
+		{"p99", "typical", "The slowest 1 % of the replies in a tenth of a second", "at a fixed rate; times HAProxy's: shorter is better"},
 	} {
 		if bars := r.bars(b.key, b.title, b.note); len(bars.Groups) > 0 {
 			save(b.name, bars)
@@ -90,7 +90,7 @@ func (r *report) bars(key, title, note string) chart.Bars {
 		w, err := workloadOf(row.Workload, 0)
 		// Latency is compared at the same rate, the rest at each one's own.
 		fixed := strings.HasSuffix(row.Workload, fixedSuffix)
-		if err != nil || w.curve != "" || w.kind == fence || row.Key != key || len(row.Ratio) == 0 || fixed != (key == "p99") {
+		if err != nil || w.curve != "" || w.kind == fence || row.Key != key || len(row.Ratio) == 0 || fixed != (key == "typical") {
 			continue
 		}
 		rows = append(rows, row)

@@ -22,7 +22,7 @@ func drawnReport(t *testing.T) *report {
 		}
 		for _, w := range works {
 			for _, p := range []string{"haproxy", "pointsman"} {
-				s := sample{Ops: 1000, P99: 100, Times: new(histogram), usage: usage{Seconds: 1, CPU: 1, Machine: 2}}
+				s := sample{Ops: 1000, P99: 100, Typical99: 90, Times: new(histogram), usage: usage{Seconds: 1, CPU: 1, Machine: 2}}
 				for i := range 1000 {
 					s.Times.add(time.Duration(i) * time.Microsecond)
 				}

@@ -55,7 +55,7 @@ type reading struct {
 	ticks, inUser time.Duration // of the proxy, as the tick sees it: all, and in user mode
 	server        time.Duration
 	client        time.Duration
-	idle          time.Duration // of all cores together
+	idle, stolen  time.Duration // of all cores together
 }
 
 // The CPU clocks of any process, as linux/posix-timers_types.h numbers them.
@@ -97,7 +97,7 @@ func (m *meter) read() (reading, error) {
 		return r, failed
 	}
 	var err error
-	r.idle, err = machineIdle()
+	r.idle, r.stolen, err = machineTimes()
 	return r, err
 }
 
@@ -109,7 +109,8 @@ type usage struct {
 	Machine    float64 `json:"machine_cpu_seconds"` // of all that ran: proxy, kernel, client, server and others
 	Server     float64 `json:"server_cpu_seconds"`
 	Client     float64 `json:"client_cpu_seconds"`
-	OtherShare float64 `json:"other_share"` // of the machine, 0 to 1, that other programs used
+	OtherShare float64 `json:"other_share"`    // of the machine, 0 to 1, that other programs used
+	Stolen     float64 `json:"stolen_seconds"` // that other machines of a hypervisor used instead
 }
 
 func (r reading) since(from reading) usage {
@@ -124,33 +125,36 @@ func (r reading) since(from reading) usage {
 		u.UserShare = float64(r.inUser-from.inUser) / float64(ticks)
 	}
 	machine := took.Seconds() * float64(runtime.NumCPU())
-	u.Machine = max(machine-(r.idle-from.idle).Seconds(), 0)
+	u.Stolen = (r.stolen - from.stolen).Seconds()
+	u.Machine = max(machine-(r.idle-from.idle).Seconds()-u.Stolen, 0)
 	other := u.Machine - u.CPU - u.Server - u.Client
 	u.OtherShare = max(other/machine, 0)
 	return u
 }
 
-// machineIdle is the time that all cores together had nothing to do.
-func machineIdle() (time.Duration, error) {
+// machineTimes are the time that all cores together had nothing to do, and that
+// which a hypervisor gave to others.
+func machineTimes() (idle, stolen time.Duration, err error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0, fmt.Errorf("reading the machine's idle time: %w", err)
+		return 0, 0, fmt.Errorf("reading the machine's idle time: %w", err)
 	}
-	// cpu user nice system idle iowait …, in hundredths of a second (USER_HZ).
+	// cpu user nice system idle iowait irq softirq steal …, in hundredths of a
+	// second (USER_HZ).
 	line, _, _ := strings.Cut(string(text), "\n")
 	columns := strings.Fields(line)
-	if len(columns) < 6 {
-		return 0, fmt.Errorf("reading the machine's idle time: /proc/stat begins with %q", line)
+	if len(columns) < 9 {
+		return 0, 0, fmt.Errorf("reading the machine's idle time: /proc/stat begins with %q", line)
 	}
-	sum := time.Duration(0)
-	for _, field := range columns[4:6] {
-		n, err := strconv.ParseInt(field, 10, 64)
+	var times [9]time.Duration
+	for i := range times[1:] {
+		n, err := strconv.ParseInt(columns[i+1], 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("reading the machine's idle time: %w", err)
+			return 0, 0, fmt.Errorf("reading the machine's idle time: %w", err)
 		}
-		sum += time.Duration(n) * 10 * time.Millisecond
+		times[i+1] = time.Duration(n) * 10 * time.Millisecond
 	}
-	return sum, nil
+	return times[4] + times[5], times[8], nil
 }
 
 // memory is one look at what sessions cost, in bytes.

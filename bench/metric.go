@@ -72,6 +72,7 @@ func messageMetrics(what string, w workload) []metric {
 		{"rate", what, "k/s", each(func(s sample) float64 { return rate(s) / 1e3 })},
 		{"p50", "p50", "us", each(func(s sample) float64 { return s.P50 })},
 		{"p99", "p99", "us", each(func(s sample) float64 { return s.P99 })},
+		{"typical", "p99 of the median 0.1 s", "us", typical},
 		{"p999", "p99.9", "us", each(func(s sample) float64 { return s.P999 })},
 		{"cpu", "proxy's CPU", "us", cpu(1e6)},
 		{"user", "of it in user mode", "us", user(1e6)},
@@ -82,7 +83,7 @@ func messageMetrics(what string, w workload) []metric {
 	if w.rate == 0 {
 		return all
 	}
-	return all[:7]
+	return all[:8]
 }
 
 func rate(s sample) float64 { return float64(s.Ops) / s.Seconds }
@@ -121,6 +122,14 @@ func cpu(scale float64) func(*result) float64 {
 // on loopback or a veth is received on the sender's account.
 func machine(scale float64) func(*result) float64 {
 	return each(func(s sample) float64 { return s.Machine / float64(s.Ops) * scale })
+}
+
+// typical is missing where replies are too few, or were not ours to time.
+func typical(r *result) float64 {
+	if v := each(func(s sample) float64 { return s.Typical99 })(r); v > 0 {
+		return v
+	}
+	return none
 }
 
 var resident = own(each(func(s sample) float64 { return s.Resident / (1 << 20) }))

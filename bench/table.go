@@ -46,12 +46,12 @@ func (r *report) part(name string) string {
 
 // shortKeys are the rows that a reader in a hurry gets.
 var shortKeys = map[kind][]string{
-	pingPong: {"rate", "p99", "cpu", "user"}, connectClose: {"rate", "p99", "cpu", "user"}, transactions: {"rate", "p99", "cpu"},
+	pingPong: {"rate", "p99", "typical", "cpu", "user"}, connectClose: {"rate", "p99", "typical", "cpu", "user"}, transactions: {"rate", "p99", "cpu"},
 	bulk: {"rate", "cpu"}, copying: {"rate", "cpu"}, idle: {"memory"}, fence: {"fenced"},
 }
 
-// shortTable has a line for each of the main rows. A p99 is that at the fixed
-// rate, where there is one.
+// shortTable has a line for each of the main rows. Latency is the typical p99
+// at the fixed rate, where there is one.
 func (r *report) shortTable() string {
 	lines := [][]string{{""}}
 	for _, p := range r.Order {
@@ -63,11 +63,9 @@ func (r *report) shortTable() string {
 		if err != nil || w.curve != "" || !slices.Contains(shortKeys[w.kind], row.Key) {
 			continue
 		}
-		if _, ok := r.lookUp(row.Workload+fixedSuffix, row.Key); ok && row.Key == "p99" {
-			continue
-		}
 		fixed := strings.HasSuffix(row.Workload, fixedSuffix)
-		if fixed && row.Key != "p99" {
+		_, hasFixed := r.lookUp(row.Workload+fixedSuffix, "typical")
+		if fixed != (row.Key == "typical") || row.Key == "p99" && hasFixed {
 			continue
 		}
 		cells := row.cells(r.Order)
@@ -199,7 +197,7 @@ func (r *report) footer() string {
 	text := fmt.Sprintf("Medians of %d rounds of %.1f s, in turns; in brackets: times HAProxy's. Linux %s, %d cores%s, %s, TCP %s, %d threads each; user mode by %s.\n",
 		r.Rounds, r.Seconds, r.Kernel, r.Cores, awake, r.Place, r.TCP, threads, r.User)
 	others := map[string][]float64{} // by workload: the share of other programs
-	client, server, late := 0.0, 0.0, 0.0
+	client, server, late, stolen, all := 0.0, 0.0, 0.0, 0.0, 0.0
 	for _, res := range r.Results {
 		for _, s := range res.Samples {
 			if s.Seconds > 0 {
@@ -207,6 +205,7 @@ func (r *report) footer() string {
 				client, server = max(client, s.Client/s.Seconds), max(server, s.Server/s.Seconds)
 			}
 			late = max(late, s.Late)
+			stolen, all = stolen+s.Stolen, all+s.Seconds*float64(r.Cores)
 		}
 	}
 	if len(others) == 0 {
@@ -215,6 +214,9 @@ func (r *report) footer() string {
 	text += fmt.Sprintf("The client used at most %.0f %% of a core, the server %.0f %%.", 100*client, 100*server)
 	if late > 0 {
 		text += fmt.Sprintf(" At fixed rates 99 %% of the requests were sent at most %.0f us late; latency counts from when they were due.", late)
+	}
+	if stolen > 0 {
+		text += fmt.Sprintf(" The hypervisor took %.1f %% of the time away, in pauses.", 100*stolen/all)
 	}
 	text += "\n"
 	for _, name := range slices.Sorted(maps.Keys(others)) {

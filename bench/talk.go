@@ -153,7 +153,7 @@ func (c *client) pingPong() error {
 			return err
 		}
 		now := c.now()
-		c.count(now - t.from)
+		c.count(now, now-t.from)
 		switch {
 		case c.Rate == 0:
 			return say(tag, now)
