@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -142,6 +143,42 @@ func echoOf(size int, change func([]byte) []byte) func(net.Conn) {
 			conn.Write(change(p))
 			io.ReadFull(conn, p)
 		}
+	}
+}
+
+// More than all the buffers hold comes back as it was, late as it is read.
+func TestEchoOfMoreThanBuffersHold(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	addr, err := freeAddress(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := site{servers: here}
+	server, err := h.serve(t.Context(), at, workload{kind: pingPong}, setup{Dir: h.dir, Target: addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.stop()
+	conn, err := net.Dial("tcp4", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	sent := pattern(32 << 20)
+	done := make(chan error)
+	go func() {
+		_, err := conn.Write(sent)
+		done <- err
+	}()
+	// Until the writer is stuck: nothing moves any more.
+	time.Sleep(100 * time.Millisecond)
+	back := make([]byte, len(sent))
+	if _, err := io.ReadFull(conn, back); err != nil || !bytes.Equal(sent, back) {
+		t.Errorf("it came back differently, %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

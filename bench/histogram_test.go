@@ -71,7 +71,7 @@ func TestHistogramInJSON(t *testing.T) {
 	if err := json.Unmarshal(text, &back); err != nil {
 		t.Fatal(err)
 	}
-	if back != both || back.count != 12 {
+	if back != both || back.count != 12 || a.count != 12 {
 		t.Errorf("%d values came back as %s", back.count, text)
 	}
 	if err := json.Unmarshal([]byte(`"12:x"`), &back); err == nil {

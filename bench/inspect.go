@@ -252,7 +252,7 @@ func openSyscalls(threads []int) (*syscalls, error) {
 // tracepoints returns the numbers of relayCalls' tracepoints, and of that of
 // all calls. They are read from a mount of tracefs that lasts only so long.
 func tracepoints() (ids map[string]uint64, err error) {
-	dir, err := os.MkdirTemp("", "pointsman-bench-tracefs-")
+	dir, err := os.MkdirTemp("", namePrefix+strconv.Itoa(os.Getpid())+"-tracefs-")
 	if err != nil {
 		return nil, err
 	}

@@ -98,7 +98,7 @@ func TestSyscallsOfARealProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(mounts), "pointsman-bench-tracefs") {
+	if strings.Contains(string(mounts), "-tracefs-") {
 		t.Error("tracefs is still mounted")
 	}
 }

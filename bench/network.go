@@ -282,8 +282,10 @@ func sweep() error {
 		return names
 	}
 	errs := []error{removeNamespaces(left("/run/netns/" + namePrefix + "*"))}
-	for _, dir := range left(filepath.Join(os.TempDir(), namePrefix+"*")) {
-		errs = append(errs, os.RemoveAll(filepath.Join(os.TempDir(), dir)))
+	for _, name := range left(filepath.Join(os.TempDir(), namePrefix+"*")) {
+		dir := filepath.Join(os.TempDir(), name)
+		unix.Unmount(dir, unix.MNT_DETACH) // most are no mount, and it fails
+		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)
 }

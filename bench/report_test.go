@@ -162,6 +162,9 @@ func TestKeep(t *testing.T) {
 	earlier.find("bulk-1", "haproxy").Samples[0].Ops = 1
 	r.keep(earlier)
 	r.finish()
+	if len(r.Results) != 4+4 {
+		t.Errorf("%d results", len(r.Results))
+	}
 	if got := r.find("bulk-1", "haproxy").Samples[0].Ops; got != 2e9 {
 		t.Errorf("this run's figure became the earlier one's: %d", got)
 	}

@@ -23,13 +23,16 @@ func write(fd int, p []byte) (int, unix.Errno) {
 	return int(n), errno
 }
 
+// kernelTimespec is __kernel_timespec (linux/time_types.h): alike on all
+// architectures, as unix.Timespec is not.
+type kernelTimespec struct{ sec, nsec int64 }
+
 // wait returns the events that came within limit, possibly none; less than 0 =
 // no limit. The limit is exact where exactTimers was called.
 func wait(ep int, events []unix.EpollEvent, limit time.Duration) ([]unix.EpollEvent, error) {
-	var timeout *unix.Timespec
+	var timeout *kernelTimespec
 	if limit >= 0 {
-		ts := unix.NsecToTimespec(int64(limit))
-		timeout = &ts
+		timeout = &kernelTimespec{int64(limit / time.Second), int64(limit % time.Second)}
 	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(timeout)), 0, 0)
 	switch errno {
