@@ -195,7 +195,7 @@ func TestNoByteAfterFence(t *testing.T) {
 	word.Store(before)
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
-	for range 16 {
+	for range 150 { // more than are ended in one go
 		clients.Go(func() {
 			for {
 				c, err := net.DialTimeout("tcp", r.addr, patience)
@@ -209,7 +209,7 @@ func TestNoByteAfterFence(t *testing.T) {
 					case <-stop:
 						_ = c.Close()
 						return
-					case <-time.After(time.Duration(n%3) * 100 * time.Microsecond):
+					case <-time.After(time.Duration(n%3) * time.Millisecond):
 					}
 				}
 				_ = c.(*net.TCPConn).SetLinger(0)

@@ -143,7 +143,7 @@ type member struct {
 func (m *member) gather(n int, addr endpoint) {
 	fd, _ := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	m.epoll = int32(fd)
-	for made, end := 0, time.Now().Add(patience); m.accepted < n && time.Now().Before(end); {
+	for made, end := 0, time.Now().Add(6*patience); m.accepted < n && time.Now().Before(end); {
 		// Fewer at once than any backlog is long.
 		for ; made < n && made < m.accepted+200; made++ {
 			fd, errno := connectTCP(addr)

@@ -114,6 +114,7 @@ func TestFenceClientsFirst(t *testing.T) {
 		}
 	}
 	r.Fence(1, MarkedDown)()
+	r.desk.ended(t, sessions)
 }
 
 func TestKillFrontendAndAll(t *testing.T) {

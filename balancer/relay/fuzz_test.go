@@ -46,7 +46,7 @@ func TestStreamFuzz(t *testing.T) {
 		"rule":   func(s *setup) { s.tune.scratch = 16 << 10 },
 		"flip":   func(s *setup) { flipping(s, 2); s.tune.scratch = 4 << 10; s.tune.finDelay = 0 },
 		"tiny":   func(s *setup) { flipping(s, 7); s.tune.sndbuf = 4 << 10; s.tune.turn = 1 }, // writes are short
-		"moves":  func(s *setup) { s.Loops, s.tune.working = 3, 3 },                           // from loop to loop
+		"moves":  func(s *setup) { s.Loops, s.tune.working, s.tune.sndbuf = 3, 3, 4<<10 },     // from loop to loop
 		"scarce": func(s *setup) { s.tune.scratch, s.tune.pipes, s.tune.pipeSize = 1<<10, 1, minPipe },
 	}
 	for _, name := range slices.Sorted(maps.Keys(tunings)) {

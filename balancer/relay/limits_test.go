@@ -109,7 +109,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		}()
 	}
 	first := await(t, "a served client", served)
-	time.Sleep(400 * time.Millisecond) // the lack lasts: the child must sleep, too
+	time.Sleep(800 * time.Millisecond) // the lack lasts: the child must sleep, too
 	for n := 1; n < clients; n++ {
 		next := await(t, fmt.Sprint("a served client after ", n), served)
 		ping(t, first, "the session goes on")

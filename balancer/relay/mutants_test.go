@@ -78,7 +78,7 @@ func TestMutants(t *testing.T) {
 func goTest(tests, pkg string, args ...string) ([]byte, error) {
 	args = append([]string{"test", "-vet=off", "-count=1", "-failfast", "-timeout=30s", "-run", tests}, append(args, pkg)...)
 	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "RELAY_PATIENCE=1s")
+	cmd.Env = append(os.Environ(), "RELAY_PATIENCE=2s")
 	return cmd.CombinedOutput()
 }
 

@@ -87,6 +87,35 @@ func TestStaleEvent(t *testing.T) {
 	}
 }
 
+// Bytes that come when a fence has been ordered go nowhere, though their session
+// is not among the first to be closed.
+func TestDoomedStandStill(t *testing.T) {
+	s := newStepper(t)
+	l, conns := accepted(t)
+	s.desk.setRoute(to(l, 0, 1))
+	const sessions = 3 * endBatch
+	var clients []*net.TCPConn
+	for n := range sessions {
+		clients = append(clients, s.dial())
+		s.until("a session", func() bool { return s.loop.sessions.live == n+1 && s.session(int32(n)).state == relaying })
+	}
+	for _, c := range clients {
+		_, _ = io.WriteString(c, "late")
+	}
+	s.Fence(1, MarkedDown)
+	s.until("the end", func() bool { return s.loop.sessions.live == 0 })
+	for range sessions {
+		if n, err := io.Copy(io.Discard, await(t, "the server's side", conns)); n > 0 || !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a server got %d bytes, and %v", n, err)
+		}
+	}
+	for _, rec := range s.desk.ended(t, sessions) {
+		if rec.In > 0 || rec.Cause != MarkedDown {
+			t.Errorf("record %+v", rec)
+		}
+	}
+}
+
 // The server says why it ends and resets, but the loop first tries to write to
 // it, and learns by that. The client must get the reason, and no clean end.
 func TestWriteMeetsReset(t *testing.T) {

@@ -40,6 +40,7 @@ func TestBothWaysExact(t *testing.T) {
 		"splice":      func(s *setup) { s.tune.scratch = 1 << 10 }, // soon filled three times
 		"flip":        func(s *setup) { flipping(s, 3) },
 		"small turns": func(s *setup) { s.tune.turn = 1; flipping(s, 5) },
+		"short":       func(s *setup) { s.tune.sndbuf = 4 << 10 },
 		"tiny":        func(s *setup) { s.tune.sndbuf = 4 << 10; flipping(s, 7) },
 		"little pipe": func(s *setup) { s.tune.pipeSize = minPipe; s.tune.scratch = 4 << 10 },
 	}
@@ -122,6 +123,9 @@ func TestMessageBeforeAccept(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.CloseWrite()
+	for range 2 { // when an order is obeyed, the events before the one before it were seen
+		r.KillFrontend(1, Killed)()
+	}
 	r.Assign(id, 0)
 	wantText(t, c, "early")
 	wantEnd(t, c, false)
