@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // moveAbout has the loops hand busy sessions to each other all the time.
@@ -181,6 +183,17 @@ func TestEventAfterMove(t *testing.T) {
 	other.obey()
 	if other.sessions.live != 1 || other.load.Load() != 1 {
 		t.Error("the other has it not")
+	}
+	// Nor is it told to the slot's next session.
+	hole, _ := blackHole(t)
+	s.desk.setRoute(toAddr(hole, 0, 8))
+	s.dial()
+	s.until("a connect", func() bool { return s.session(0).state == connecting })
+	ev = s.loop.events[:1]
+	ev[0].Fd, ev[0].Pad, ev[0].Events = serverSide, int32(old.side[serverSide].generation), unix.EPOLLOUT
+	s.loop.dispatch(&ev[0])
+	if got := s.session(0).state; got != connecting {
+		t.Errorf("the slot's next session is in state %d, want %d", got, connecting)
 	}
 }
 
