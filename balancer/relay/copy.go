@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,17 +32,42 @@ const (
 // plain are the flags of a side of which nothing special is known.
 const plain = readable | writable | unsure | kept | watched
 
-// forward is the short way of a message: side i has become readable, all of it
-// is read at once, and the other side takes all of it. It reports false where
-// there is more to do.
-func (l *loop) forward(s *session, i int) bool {
+// forward is the short way of a message, where nothing is special: side i has
+// become readable, and the other side takes all that is read at once. It
+// reports false where there is more to do.
+//
+// It makes its system calls itself. After each of them the processor guesses
+// every return to a caller wrong (the kernel has used up its memory of them),
+// so each function in between costs more than all that it does.
+func (l *loop) forward(s *session, i int, events uint32) bool {
 	from, to := &s.side[i], &s.side[1-i]
-	if from.flags&(readable|^plain) != readable || to.flags&(readable|writable|^plain) != writable ||
+	if from.flags&^plain != 0 || to.flags&(readable|writable|^plain) != writable ||
 		from.mode != byCopy || from.holds() || to.holds() || l.tune.flip > 0 {
 		return false
 	}
-	l.copySome(s, i)
-	return from.flags&(readable|^plain) == 0 && !from.holds() && to.flags&^plain == 0
+	from.set(readable)
+	if events&unix.EPOLLOUT != 0 {
+		from.set(writable)
+	}
+	r, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(from.fd), uintptr(unsafe.Pointer(&l.scratch[0])), uintptr(len(l.scratch)), 0, 0, 0)
+	if n := int(r); errno != 0 || n == 0 || n == len(l.scratch) {
+		l.received(s, i, n, errno)
+		return false
+	}
+	from.heard = l.now
+	from.streak = 0
+	from.clear(readable) // a short read means drained
+	w, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(to.fd), uintptr(unsafe.Pointer(&l.scratch[0])), r, unix.MSG_NOSIGNAL, 0, 0)
+	if w != r {
+		if errno != 0 {
+			w = 0
+		}
+		l.written(s, i, int(w), int(r), errno)
+		l.keepRest(s, i, l.scratch[w:r])
+		return false
+	}
+	l.count(s, i, int(r))
+	return true
 }
 
 // pump moves what can be moved, both ways, and then settles what that means for
@@ -133,9 +160,14 @@ func (l *loop) move(s *session, i int) (more bool) {
 
 // copySome does one read, and writes what it brought.
 func (l *loop) copySome(s *session, i int) int {
+	n, errno := recv(s.side[i].fd, l.scratch)
+	return l.received(s, i, n, errno)
+}
+
+// received takes what a read brought on.
+func (l *loop) received(s *session, i int, n int, errno syscall.Errno) int {
 	from := &s.side[i]
-	n, errno := recv(from.fd, l.scratch)
-	if n == 0 {
+	if errno != 0 || n == 0 {
 		l.dry(s, i, errno)
 		return 0
 	}
@@ -149,12 +181,17 @@ func (l *loop) copySome(s *session, i int) int {
 			from.clear(readable)
 		}
 	}
-	if rest := l.scratch[l.write(s, i, l.scratch[:n]):n]; len(rest) > 0 && !s.side[1-i].is(dead) {
+	l.keepRest(s, i, l.scratch[l.write(s, i, l.scratch[:n]):n])
+	return n
+}
+
+// keepRest keeps what the other side did not take yet.
+func (l *loop) keepRest(s *session, i int, rest []byte) {
+	if from := &s.side[i]; len(rest) > 0 && !s.side[1-i].is(dead) {
 		from.chunk = l.chunks.put(rest)
 		from.at, from.end = 0, int32(len(rest))
 		l.chunksUsed++
 	}
-	return n
 }
 
 // dry notes why a read brought nothing.
@@ -182,9 +219,15 @@ func (l *loop) dry(s *session, i int, errno unix.Errno) {
 
 // write writes bytes of side i to the other side, and returns how many it took.
 func (l *loop) write(s *session, i int, b []byte) int {
+	n, errno := send(s.side[1-i].fd, b)
+	l.written(s, i, n, len(b), errno)
+	return n
+}
+
+// written notes that the other side took n of size bytes.
+func (l *loop) written(s *session, i int, n, size int, errno syscall.Errno) {
 	to := &s.side[1-i]
-	n, errno := send(to.fd, b)
-	if n < len(b) {
+	if n < size {
 		to.clear(writable)
 		if errno != 0 && errno != unix.EAGAIN {
 			l.broken(to)
@@ -193,7 +236,6 @@ func (l *loop) write(s *session, i int, b []byte) int {
 	if n > 0 {
 		l.count(s, i, n)
 	}
-	return n
 }
 
 // broken notes that a write met a dead connection. What the peer sent before

@@ -239,7 +239,7 @@ func (l *loop) housekeep() {
 
 func (l *loop) epollAdd(fd int32, events uint32, key int32, generation uint32) unix.Errno {
 	ev := unix.EpollEvent{Events: events, Fd: key, Pad: int32(generation)}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(l.epoll), unix.EPOLL_CTL_ADD, uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+	_, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(l.epoll), unix.EPOLL_CTL_ADD, uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
 	return errno
 }
 
@@ -255,7 +255,10 @@ func (l *loop) dispatch(ev *unix.EpollEvent) {
 		s := l.sessions.at(ev.Fd >> 1)
 		i := int(ev.Fd & 1)
 		// A stale event: its descriptor was closed earlier in this batch.
-		if s.side[i].generation == uint32(ev.Pad) && s.side[i].fd >= 0 {
+		if s.side[i].generation != uint32(ev.Pad) || s.side[i].fd < 0 {
+			return
+		}
+		if s.state != relaying || ev.Events&^unix.EPOLLOUT != unix.EPOLLIN || !l.forward(s, i, ev.Events) {
 			l.onEvent(s, i, ev.Events)
 		}
 	case ev.Fd <= firstListenerKey:
@@ -302,9 +305,7 @@ func (l *loop) onEvent(s *session, i int, events uint32) {
 			l.gaveUp(s)
 		}
 	case relaying:
-		if !l.forward(s, i) {
-			l.pump(s)
-		}
+		l.pump(s)
 	}
 }
 

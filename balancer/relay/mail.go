@@ -3,6 +3,7 @@ package relay
 import (
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -99,7 +100,7 @@ func (m *mailbox) post(orders ...order) bool {
 	if first {
 		// Under the lock, because the descriptor must not be closed meanwhile.
 		one := uint64(1)
-		unix.RawSyscall(unix.SYS_WRITE, uintptr(m.wake), uintptr(unsafe.Pointer(&one)), 8)
+		syscall.RawSyscall(unix.SYS_WRITE, uintptr(m.wake), uintptr(unsafe.Pointer(&one)), 8)
 	}
 	return true
 }

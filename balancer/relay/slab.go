@@ -13,7 +13,7 @@ type slab struct {
 
 func newSlab() slab { return slab{free: -1} }
 
-func (b *slab) at(slot int32) *session { return &b.pages[slot/pageSize][slot%pageSize] }
+func (b *slab) at(slot int32) *session { return &b.pages[uint32(slot)/pageSize][uint32(slot)%pageSize] }
 
 func (b *slab) slots() int32 { return int32(len(b.pages) * pageSize) }
 

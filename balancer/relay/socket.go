@@ -140,8 +140,8 @@ func listenTCP(addr netip.AddrPort) (fd int32, err error) {
 	}
 	var sa unix.RawSockaddrInet6
 	size := at.sockaddr(&sa)
-	if _, _, errno = unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size); errno == 0 {
-		_, _, errno = unix.RawSyscall(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog()), 0)
+	if _, _, errno = syscall.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size); errno == 0 {
+		_, _, errno = syscall.RawSyscall(unix.SYS_LISTEN, uintptr(fd), uintptr(backlog()), 0)
 	}
 	if errno != 0 {
 		closeFD(fd)
@@ -166,7 +166,7 @@ func backlog() int {
 func localAddr(fd int32) (netip.AddrPort, error) {
 	var sa unix.RawSockaddrInet6
 	size := uint32(unsafe.Sizeof(sa))
-	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	_, _, errno := syscall.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
 	if errno != 0 {
 		return netip.AddrPort{}, fmt.Errorf("getsockname: %w", errno)
 	}
@@ -176,7 +176,7 @@ func localAddr(fd int32) (netip.AddrPort, error) {
 // socketTCP opens a socket that is TCP by name: protocol 0 may give MPTCP,
 // which sockmap refuses.
 func socketTCP(family int) (int32, unix.Errno) {
-	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family),
+	fd, _, errno := syscall.RawSyscall(unix.SYS_SOCKET, uintptr(family),
 		unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if errno != 0 {
 		return -1, errno
@@ -206,14 +206,14 @@ func connectFD(fd int32, to endpoint) unix.Errno {
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	var sa unix.RawSockaddrInet6
 	size := to.sockaddr(&sa)
-	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
+	_, _, errno := syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size)
 	return errno
 }
 
 func accept(listener int32) (fd int32, from endpoint, errno unix.Errno) {
 	var sa unix.RawSockaddrInet6
 	size := uint32(unsafe.Sizeof(sa))
-	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&sa)),
+	n, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&sa)),
 		uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
 		return -1, endpoint{}, errno
@@ -223,7 +223,7 @@ func accept(listener int32) (fd int32, from endpoint, errno unix.Errno) {
 
 func setsockopt(fd int32, level, name, value int) unix.Errno {
 	v := int32(value)
-	_, _, errno := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+	_, _, errno := syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
 		uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
 	return errno
 }
@@ -232,7 +232,7 @@ func setsockopt(fd int32, level, name, value int) unix.Errno {
 func socketError(fd int32) unix.Errno {
 	var v int32
 	size := uint32(unsafe.Sizeof(v))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR,
+	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR,
 		uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
 		return errno
@@ -243,7 +243,7 @@ func socketError(fd int32) unix.Errno {
 // tcpInfo reports false if the kernel does not tell.
 func tcpInfo(fd int32, info *unix.TCPInfo) bool {
 	size := uint32(unsafe.Sizeof(*info))
-	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
+	_, _, errno := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
 		uintptr(unsafe.Pointer(info)), uintptr(unsafe.Pointer(&size)), 0)
 	return errno == 0 && size >= uint32(unsafe.Offsetof(info.Pmtu))
 }
@@ -289,17 +289,17 @@ func spliceFD(from, to int32, n int) (int, unix.Errno) {
 }
 
 func shutdownWrite(fd int32) {
-	unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+	syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 }
 
 func closeFD(fd int32) {
-	unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+	syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 }
 
 // resetFD closes with an RST, and drops what is not sent yet.
 func resetFD(fd int32) {
 	linger := unix.Linger{Onoff: 1, Linger: 0}
-	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
+	syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
 		uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
 	closeFD(fd)
 }

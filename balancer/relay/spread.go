@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -56,7 +57,7 @@ func (l *loop) lookAround() {
 
 func threadTime() time.Duration {
 	var ts unix.Timespec
-	unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&ts)), 0)
+	syscall.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&ts)), 0)
 	return time.Duration(ts.Nano())
 }
 
@@ -188,7 +189,7 @@ func (l *loop) give(s *session, to *loop) {
 	o := order{kind: orderMove, session: &moved, seen: l.ends.count}
 	for i := range s.side {
 		d := &s.side[i]
-		unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(l.epoll), unix.EPOLL_CTL_DEL, uintptr(d.fd), 0, 0, 0)
+		syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(l.epoll), unix.EPOLL_CTL_DEL, uintptr(d.fd), 0, 0, 0)
 		l.sure(d)
 		d.fd = -1
 		d.generation++
