@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // metric is one row of the table: a figure taken from all that is known of one
@@ -83,7 +84,8 @@ func messageMetrics(what string, w workload) []metric {
 	if w.rate == 0 {
 		return all
 	}
-	return all[:8]
+	// What is looked at besides is the same at any rate.
+	return slices.DeleteFunc(all, func(m metric) bool { return m.key == "user" || m.key == "resident" || m.key == "calls" })
 }
 
 func rate(s sample) float64 { return float64(s.Ops) / s.Seconds }

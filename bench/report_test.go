@@ -88,8 +88,8 @@ func TestLimits(t *testing.T) {
 		{"ping-pong-1", "rate", "HAProxy", true, 1.10, 1.1, true},
 		{"ping-pong-16", "rate", "HAProxy", true, 1, 0.9, false},
 		{"ping-pong-16", "cpu", "HAProxy", false, 0.92, 0.93, false},
-		{"ping-pong-16-fixed", "typical", "HAProxy", false, 1, 1, true},
 		{"ping-pong-16", "calls", "", false, 2.1, 2.2, false},
+		{"ping-pong-16-fixed", "typical", "HAProxy", false, 1, 1, true},
 		{"fence", "fenced, ms", "", false, 250, 240, true},
 	}
 	got := r.judge()
