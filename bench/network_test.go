@@ -54,6 +54,24 @@ func TestNamespaces(t *testing.T) {
 	if err := unix.Stat("/proc/thread-self/ns/net", &after); err != nil || after.Ino != own.Ino {
 		t.Errorf("we are in another namespace than before: %v", err)
 	}
+	// The kernel's rule is there for the run, and not after it.
+	dnat, err := pick("proxy", allProxies, "dnat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exec.LookPath(dnat[0].program); err == nil || os.Getenv("CI") == "true" {
+		h.sites["dnat"] = h.sites[p.name]
+		s, err := h.run(t.Context(), dnat[0], workload{name: "rule", kind: pingPong, sessions: 3, size: 100}, "")
+		if err != nil || s.Ops == 0 || s.CPU != 0 {
+			t.Errorf("through a rule of the kernel: %+v, %v", s.usage, err)
+		}
+		h.sites["dnat"].router.inside(func() error {
+			if rules, err := exec.Command(dnat[0].program, "list", "ruleset").Output(); err != nil || len(rules) > 0 {
+				t.Errorf("rules that are left: %s, %v", rules, err)
+			}
+			return nil
+		})
+	}
 	// What a dead run leaves: a process in a namespace.
 	left, err := start(h.sites[p.name].router, h.dir, "left", "sleep", nil, "100")
 	if err != nil {
