@@ -1,15 +1,17 @@
 package relay
 
 import (
+	"io"
 	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// heldBytes is a session in slot 0 of the first of two loops, all of whose
-// client's bytes, a source of seed 1, were read, but not taken by its server.
-func heldBytes(t *testing.T, size int64) (s *stepper, server int32) {
+// heldBytes is a session in slot 0 of the first of two loops. Its client has sent
+// size bytes of a source of seed 1; all of them were read, but not taken by the
+// server, which has got some.
+func heldBytes(t *testing.T, size int64) (s *stepper, server int32, got *sink) {
 	t.Helper()
 	s = newStepperOf(t, 2, func(tune *tuning) { tune.sndbuf = 4 << 10 })
 	l, err := listenTCP(netip.MustParseAddrPort("127.0.0.1:0"))
@@ -30,30 +32,43 @@ func heldBytes(t *testing.T, size int64) (s *stepper, server int32) {
 		t.Fatal(errno)
 	}
 	t.Cleanup(func() { closeFD(server) })
-	if err := sendStream(client, 1, size); err != nil {
-		t.Fatal(err)
+	source, got := newSource(1), newSink(1)
+	d := &s.session(0).side[clientSide]
+	for range 2 {
+		if _, err := io.CopyN(struct{ io.Writer }{client}, source, size/2); err != nil {
+			t.Fatal(err)
+		}
+		s.until("held bytes", d.holds)
 	}
-	s.until("held bytes", func() bool {
-		d := &s.session(0).side[clientSide]
-		return d.holds() && !d.is(readable)
+	// The rest is read when the server has taken what was held before.
+	s.until("all read, and held", func() bool {
+		if d.holds() && !d.is(readable) {
+			return true
+		}
+		s.hear(server, got)
+		return false
 	})
-	return s, server
+	return s, server, got
+}
+
+// hear reads what there is of a stream.
+func (s *stepper) hear(fd int32, into *sink) {
+	b := make([]byte, 64<<10)
+	if n, errno := recv(fd, b); errno == 0 {
+		if _, err := into.Write(b[:n]); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // A server takes more at last, and says something in the same moment. What
 // waits for it must not be forgotten over that.
 func TestHeldBytesBesideAMessage(t *testing.T) {
-	const size = 40_000
-	s, server := heldBytes(t, size)
-	got := newSink(1)
-	b := make([]byte, size)
+	const size = 80_000
+	s, server, got := heldBytes(t, size)
 	said := 0
 	s.until("all bytes", func() bool {
-		if n, errno := recv(server, b); errno == 0 {
-			if _, err := got.Write(b[:n]); err != nil {
-				t.Fatal(err)
-			}
-		}
+		s.hear(server, got)
 		if said++; said < 10 { // more would fill the small buffer towards the client
 			_, _ = send(server, []byte("x"))
 		}
@@ -63,7 +78,7 @@ func TestHeldBytesBesideAMessage(t *testing.T) {
 
 // A session that holds bytes stays with the loop that has them.
 func TestHeldBytesStay(t *testing.T) {
-	s, _ := heldBytes(t, 40_000)
+	s, _, _ := heldBytes(t, 80_000)
 	s.loop.giveSessions(s.loops[1], true)
 	if s.loop.sessions.live != 1 || s.session(0).state != relaying {
 		t.Error("it was given to the other loop")
