@@ -69,7 +69,6 @@ type loop struct {
 	frontends, servers tally
 	changed            bool // since the counters were published
 	acceptMore         bool // a listener stopped at the end of its batch
-	hot                bool // the last poll found more events than one
 	quick              bool // the last events came soon after those before
 	publishAt          time.Duration
 	acceptAt           time.Duration // when a listener has rested; never = none rests
@@ -142,7 +141,7 @@ func (l *loop) round() (stop bool) {
 	l.revisit()
 	l.expire()
 	if len(l.dying) > 0 {
-		l.endSome()
+		l.endSome(n)
 	}
 	if len(l.waking.backends) > 0 {
 		l.wakeSome()
@@ -155,38 +154,24 @@ func (l *loop) clock() time.Duration { return time.Since(l.engine.started) }
 
 // poll waits for events until something is due.
 //
-// Where several events came at once, it first looks for more without waiting.
 // A wait is an ordinary system call, in which Go's scheduler may give this
-// thread's processor away; but where events come one soon after the other, that
+// thread's processor away. But where events come one soon after the other, that
 // and taking it back would cost more than all else here, so then it is a raw
 // one. The collector need not wait for that: it interrupts with a signal
 // whoever does not stop by himself, and a wait in epoll always ends by that.
 func (l *loop) poll() int {
 	events, size := uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events))
-	timeout := 0
-	if !l.hot {
-		timeout = l.timeout()
-	}
+	timeout := l.timeout()
 	var n uintptr
 	var errno syscall.Errno
-	if timeout == 0 {
-		// epoll_pwait, because arm64 has no epoll_wait.
-		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, 0, 0, 0)
-		if l.hot && n == 0 && errno == 0 {
-			l.hot, timeout = false, l.timeout()
-		}
-	}
-	switch {
-	case timeout == 0:
-	case l.quick:
+	// epoll_pwait, because arm64 has no epoll_wait.
+	if l.quick || timeout == 0 {
 		if timeout < 0 || timeout > quickWait {
 			timeout = quickWait
 		}
 		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, uintptr(timeout), 0, 0)
-		l.hot = n > 1 && errno == 0
-	default:
+	} else {
 		n, _, errno = syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, size, uintptr(timeout), 0, 0)
-		l.hot = n > 1 && errno == 0
 	}
 	switch errno {
 	case 0:
