@@ -1,8 +1,9 @@
 package relay
 
-// endBatch is how many sockets of ended sessions a loop closes before others
-// have their turn. A close takes 5 to 10 us, most of it the peer's FIN.
-const endBatch = 32
+// endBatch is how many sockets of ended sessions a loop closes at least before
+// others have their turn. A close takes 5 to 10 us, most of it the peer's FIN,
+// and with 32 of them at a time the others waited ten times as long.
+const endBatch = 8
 
 // Ending many sessions at once must neither leave one of them alive for a
 // moment nor hold up those that stay. So an order to end sessions first marks
@@ -18,9 +19,10 @@ func (l *loop) doom(s *session, c Cause) {
 	l.dying = append(l.dying, revisit{s.slot, s.side[serverSide].generation})
 }
 
-// endSome closes the next batch.
-func (l *loop) endSome() {
-	for range endBatch {
+// endSome closes the next batch. A round that had many events takes long by
+// itself; there the ends get a third of the time, or they would come too late.
+func (l *loop) endSome(events int) {
+	for range max(endBatch, events/2) {
 		if l.buried == len(l.dying) {
 			l.dying, l.buried, l.parted = l.dying[:0], 0, 0
 			return

@@ -92,7 +92,7 @@ func TestBothWaysExact(t *testing.T) {
 }
 
 func flipping(s *setup, every int) {
-	s.tune.flip, s.tune.flips = every, new(atomic.Int64)
+	s.tune.flip, s.tune.flips = every, new(atomic.Int32)
 }
 
 // bothWays reads one stream and writes another, at once.

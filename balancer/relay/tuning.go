@@ -18,7 +18,7 @@ type tuning struct {
 	pipes    int // open at once per loop
 	sndbuf   int // SO_SNDBUF of both sides; 0 = the kernel's
 	flip     int // change the mode of a direction every so many operations; 0 = by the rule
-	flips    *atomic.Int64
+	flips    *atomic.Int32
 
 	working int // loops that get sessions; 0 = as many as there is work for
 
@@ -37,7 +37,7 @@ func machineTuning() *tuning {
 
 // flipMode changes the mode of an empty direction at random moments, in tests.
 func (t *tuning) flipMode(d *side) {
-	if t.flip > 0 && t.flips.Add(1)%int64(t.flip) == 0 {
+	if t.flip > 0 && t.flips.Add(1)%int32(t.flip) == 0 {
 		d.mode = bySplice - d.mode
 	}
 }

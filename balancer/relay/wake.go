@@ -4,7 +4,7 @@ import "slices"
 
 // wakeBatch is how many waiting clients are asked about before others have
 // their turn. Each may start a connect, which takes about 20 us.
-const wakeBatch = 16
+const wakeBatch = 8
 
 // waking goes through the waiting clients for one backend after the other, a
 // batch per round, in the order in which they came.
