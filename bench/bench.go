@@ -63,6 +63,12 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	}
 	defer os.RemoveAll(h.dir)
 
+	var earlier *report
+	if o.keep { // before all that takes minutes
+		if earlier, err = readReport(o.out); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	rep := newReport(o)
 	for i := range o.proxies {
 		p := &o.proxies[i]
@@ -89,14 +95,8 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	if err := h.measureAll(ctx, o, rep, stderr); err != nil {
 		return err
 	}
-	if o.keep {
-		earlier, err := readReport(o.out)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err == nil {
-			rep.keep(earlier)
-		}
+	if earlier != nil {
+		rep.keep(earlier)
 	}
 	rep.finish()
 	if err := rep.print(stdout); err != nil {
