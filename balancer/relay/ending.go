@@ -1,8 +1,8 @@
 package relay
 
 // endBatch is how many sockets of ended sessions a loop closes at least before
-// others have their turn. A close takes 5 to 10 us, most of it the peer's FIN,
-// and with 32 of them at a time the others waited ten times as long.
+// others have their turn. A close takes 5 to 10 us, most of it the peer's FIN;
+// with 32 of them at a time the others waited twice as long.
 const endBatch = 8
 
 // Ending many sessions at once must neither leave one of them alive for a
