@@ -25,6 +25,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	// As the daemon has it: one more than the loops.
+	runtime.GOMAXPROCS(maxLoops + 1)
 	// Go's poller opens its descriptors at the first use of net; they would
 	// look like a leak of the first test.
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
