@@ -2,16 +2,16 @@ package relay
 
 import (
 	"io"
+	"net"
 	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// heldBytes is a session in slot 0 of the first of two loops. Its client has sent
-// size bytes of a source of seed 1; all of them were read, but not taken by the
-// server, which has got some.
-func heldBytes(t *testing.T, size int64) (s *stepper, server int32, got *sink) {
+// slowServer is a session in slot 0 of the first of two loops, whose server and
+// whose buffers take little.
+func slowServer(t *testing.T) (s *stepper, client *net.TCPConn, server int32) {
 	t.Helper()
 	s = newStepperOf(t, 2, func(tune *tuning) { tune.sndbuf = 4 << 10 })
 	l, err := listenTCP(netip.MustParseAddrPort("127.0.0.1:0"))
@@ -25,13 +25,21 @@ func heldBytes(t *testing.T, size int64) (s *stepper, server int32, got *sink) {
 		t.Fatal(err)
 	}
 	s.desk.setRoute(toAddr(at, 0, 1))
-	client := s.dial()
+	client = s.dial()
 	s.until("a session", func() bool { return s.loop.sessions.live == 1 && s.session(0).state == relaying })
 	server, _, errno := accept(l)
 	if errno != 0 {
 		t.Fatal(errno)
 	}
 	t.Cleanup(func() { closeFD(server) })
+	return s, client, server
+}
+
+// heldBytes is such a session whose client has sent size bytes of a source of
+// seed 1. All of them were read, but not taken by the server, which has got some.
+func heldBytes(t *testing.T, size int64) (s *stepper, server int32, got *sink) {
+	t.Helper()
+	s, client, server := slowServer(t)
 	source, got := newSource(1), newSink(1)
 	d := &s.session(0).side[clientSide]
 	// More than one read, as a socket takes what a single write brings even
@@ -74,6 +82,23 @@ func TestHeldBytesBesideAMessage(t *testing.T) {
 		}
 		return got.n == size
 	})
+}
+
+// A message meets a socket that takes a part of it, or nothing.
+func TestMessageMeetsFullSocket(t *testing.T) {
+	s, client, server := slowServer(t)
+	source, got := newSource(1), newSink(1)
+	d := &s.session(0).side[clientSide]
+	var sent int64
+	for !d.holds() {
+		n, err := client.Write(source.next(1500))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent += int64(n)
+		s.until("the message", func() bool { return d.holds() || d.passed == uint64(sent) })
+	}
+	s.until("all bytes", func() bool { s.hear(server, got); return got.n == sent })
 }
 
 // A session that holds bytes stays with the loop that has them.
