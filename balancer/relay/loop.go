@@ -131,8 +131,6 @@ func (l *loop) round() (stop bool) {
 	before := l.now
 	l.now = l.clock()
 	l.quick = n > 0 && l.now-before < quickAfter
-	l.busy.rounds++
-	l.busy.events += uint32(n)
 	for i := range n {
 		if l.mail.filled.Load() && l.obey() {
 			stop = true

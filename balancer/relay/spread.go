@@ -17,17 +17,17 @@ import (
 // Measured with 16 sessions on 2 cores, one loop instead of two takes 0.87 of
 // the CPU, and a third of the p99. So all sessions are with the first loop,
 // until it has no time left while a core of the machine idles; then the next
-// loop starts to work, and gets every other busy session. With very many
-// sessions batches stay large when they are divided, so then a part of a core
-// is enough (128 sessions on 2 cores: 1.1 times the rate with two loops). When
-// all loops together have little to do, the last one gives its sessions back.
+// loop starts to work, and gets every other busy session. With many sessions
+// there is work for two even beside a small part of a core (128 on 2 cores: 1.1
+// times the rate with two loops). When all loops together have little to do,
+// the last one gives its sessions back.
 const (
 	spreadEvery = 100 * time.Millisecond
 	fullShare   = 700 // thousandths of a core: a loop that has no time left
 	lightShare  = 400 // all loops together; far from fullShare, or sessions would go to and fro
 	idleEnough  = 500 // thousandths of a core that nobody uses
-	largeBatch  = 16  // events that come at once, on average
-	idleSome    = 100 // enough where batches are large
+	many        = 64  // sessions of one loop
+	idleForMany = 100 // thousandths, enough for a loop with many
 	lightFor    = 20  // times in a row, before a loop is taken out of work
 	busyWithin  = time.Second
 )
@@ -36,9 +36,6 @@ const (
 type busyness struct {
 	share   atomic.Uint32 // thousandths, over the last window
 	seen    atomic.Uint32 // its end, ms since the engine's start
-	batch   atomic.Uint32 // events per round in it
-	rounds  uint32        // of the present window
-	events  uint32
 	from    time.Duration // the present window's begin
 	fromCPU time.Duration
 	until   time.Duration
@@ -52,9 +49,7 @@ func (l *loop) lookAround() {
 	if took := l.now - b.from; took > 0 {
 		b.share.Store(uint32((cpu - b.fromCPU) * 1000 / took))
 		b.seen.Store(uint32(l.now / time.Millisecond))
-		b.batch.Store(b.events / max(1, b.rounds))
 	}
-	b.rounds, b.events = 0, 0
 	b.from, b.fromCPU, b.until = l.now, cpu, l.now+spreadEvery
 	if b.share.Load() >= fullShare || l.engine.working.Load() > 1 {
 		select {
@@ -117,8 +112,8 @@ func (p *spreader) look(now time.Duration) {
 		}
 	}
 	enough := time.Duration(idleEnough)
-	if loops[busiest].busy.batch.Load() >= largeBatch {
-		enough = idleSome
+	if loops[busiest].load.Load() >= many {
+		enough = idleForMany
 	}
 	if sum >= lightShare || working == 1 {
 		p.light = 0

@@ -202,7 +202,7 @@ func TestSpread(t *testing.T) {
 		shares []uint32 // of the loops, thousandths
 		idle   int      // of all cores, thousandths of one
 		want   string   // working loops, and orders: from>to
-		batch  uint32   // events per round
+		load   int32    // sessions of each loop
 	}
 	busy := func(idle int, want string, shares ...uint32) look { return look{shares, idle, want, 4} }
 	for name, looks := range map[string][]look{
@@ -210,8 +210,8 @@ func TestSpread(t *testing.T) {
 		"a full loop and an idle core": {busy(2000, "1", 100, 0, 0), busy(2000, "2 0>1", 900, 0, 0)},
 		"no core is idle":              {busy(0, "1", 900, 0, 0), busy(100, "1", 990, 0, 0)},
 		"a part of a core is idle":     {busy(300, "1", 900, 0, 0)},
-		"and batches are large":        {{[]uint32{900, 0, 0}, 300, "2 0>1", 20}},
-		"large, but no core idle":      {{[]uint32{900, 0, 0}, 50, "1", 20}},
+		"and there are many":           {{[]uint32{900, 0, 0}, 300, "2 0>1", many}},
+		"many, but no core idle":       {{[]uint32{900, 0, 0}, 50, "1", many}},
 		"one after the other": {
 			busy(2000, "2 0>1", 900, 0, 0), busy(1200, "3 1>2", 800, 850, 0),
 			busy(700, "3", 800, 850, 700), busy(700, "3 0>1", 800, 300, 700),
@@ -238,7 +238,7 @@ func TestSpread(t *testing.T) {
 				idle += time.Duration(look.idle) * spreadEvery / 1000
 				for n, share := range look.shares {
 					e.loops[n].busy.share.Store(share)
-					e.loops[n].busy.batch.Store(look.batch)
+					e.loops[n].load.Store(look.load)
 					e.loops[n].busy.seen.Store(uint32(now / time.Millisecond))
 				}
 				p.look(now)
