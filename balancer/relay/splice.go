@@ -12,6 +12,8 @@ const (
 	spliceWorth  = 16 << 10 // below it a copy is cheaper than two splices
 	spliceIdle   = time.Second
 	minPipe      = 2 * spliceWorth // a container's 8 KiB pipe is worth nothing
+	firstPipe    = 64 << 10        // the kernel's default
+	growAfter    = 2               // splices in a row that fill the pipe
 	pipeRetry    = time.Second     // after a lack of pipes, until the next is asked for
 	pipeKeep     = 5 * time.Second // an unused pipe is closed after so long
 	maxPipes     = 64              // per loop, and so the memory in them is bounded
@@ -22,6 +24,8 @@ const (
 type pipe struct {
 	read, write int32 // -1 = this index is unused
 	size        int32
+	filled      int8 // times in a row that a splice filled it
+	grown       bool // as far as it goes
 }
 
 // pipes are a loop's pipes by index.
@@ -60,7 +64,15 @@ func (l *loop) spliceSome(s *session, i int) int {
 		}
 	}
 	p := &l.pipes.all[from.pipe]
+	if p.filled >= growAfter && !p.grown {
+		p.grow(l.tune.pipeSize)
+	}
 	n, errno := spliceFD(from.fd, p.write, int(p.size))
+	if n == int(p.size) {
+		p.filled = min(p.filled+1, growAfter)
+	} else {
+		p.filled = 0
+	}
 	if n == 0 {
 		if errno == unix.EINVAL || errno == unix.ENOSYS || errno == unix.ENOMEM {
 			l.pipes.broken = l.pipes.broken || errno != unix.ENOMEM
@@ -119,7 +131,7 @@ func (l *loop) takePipe() int32 {
 	if l.pipesOpen >= l.tune.pipes || l.now < ps.retryAt {
 		return -1
 	}
-	p, ok := openPipe(l.tune.pipeSize)
+	p, ok := openPipe(min(firstPipe, l.tune.pipeSize))
 	if ok && max(p.read, p.write) >= l.engine.ceiling {
 		p.close()
 		ok = false
@@ -162,6 +174,21 @@ func openPipe(size int) (pipe, bool) {
 	}
 	p.size = int32(got)
 	return p, true
+}
+
+// grow makes an empty pipe four times as large, up to most. Only streams that
+// fill theirs get large ones: all pipes of a user share one allowance
+// (fs.pipe-user-pages-soft).
+func (p *pipe) grow(most int) {
+	p.filled = 0
+	if int(p.size) < most {
+		got, err := unix.FcntlInt(uintptr(p.write), unix.F_SETPIPE_SZ, min(4*int(p.size), most))
+		if err == nil {
+			p.size = int32(got)
+			return
+		}
+	}
+	p.grown = true
 }
 
 func (p pipe) close() {
