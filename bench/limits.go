@@ -47,6 +47,7 @@ func allLimits() []limit {
 		if message.workload == "ping-pong-16" {
 			most(message.workload, "calls", "", 2.1)
 		}
+		most(message.workload+fixedSuffix, "p99", baseline, 1)
 		most(message.workload+fixedSuffix, "typical", baseline, 1)
 	}
 	for _, w := range []string{"pgbench-select-1", "pgbench-select-8"} {
