@@ -36,6 +36,12 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
+func (l *lines) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Reset()
+}
+
 // call runs the program to its end.
 func call(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()

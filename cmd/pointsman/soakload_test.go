@@ -123,7 +123,7 @@ func (l *soakLoad) session(number int64) error {
 		head.Sent, head.Got = 300_000*uint32(random.IntN(4)), 1+300_000*uint32(random.IntN(4))
 	}
 	from := net.TCPAddr{IP: net.IPv4(127, 2, byte(number/soakSources%soakSources), byte(1+number%soakSources))}
-	conn, err := (&net.Dialer{LocalAddr: &from}).Dial("tcp4", l.target)
+	conn, err := (&net.Dialer{LocalAddr: &from, Control: reuse}).Dial("tcp4", l.target)
 	if err != nil {
 		return err
 	}
@@ -161,6 +161,15 @@ func (l *soakLoad) session(number int64) error {
 		return fmt.Errorf("way %d, after %d of %d bytes: %w", head.Way, n, head.Got, err)
 	}
 	return nil
+}
+
+// reuse lets others listen on a client's port at all addresses, which else could
+// not be had before the end of its TIME_WAIT.
+func reuse(_, _ string, c syscall.RawConn) (err error) {
+	control := c.Control(func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	})
+	return errors.Join(control, err)
 }
 
 // say sends a head and what follows it.
