@@ -198,6 +198,7 @@ func (l *loop) keepRest(s *session, i int, rest []byte) {
 func (l *loop) dry(s *session, i int, errno unix.Errno) {
 	d := &s.side[i]
 	switch {
+	case errno == unix.EINTR: // no word of the socket
 	case errno == unix.EAGAIN:
 		d.clear(readable | urgent)
 	case errno != 0:
@@ -227,7 +228,7 @@ func (l *loop) write(s *session, i int, b []byte) int {
 // written notes that the other side took n of size bytes.
 func (l *loop) written(s *session, i int, n, size int, errno syscall.Errno) {
 	to := &s.side[1-i]
-	if n < size {
+	if n < size && errno != unix.EINTR {
 		to.clear(writable)
 		if errno != 0 && errno != unix.EAGAIN {
 			l.broken(to)

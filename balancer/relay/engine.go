@@ -16,7 +16,7 @@ const maxLoops = 4
 
 // Options are what an Engine needs.
 type Options struct {
-	Loops    int // event loops; 0 = one per core, at most 4
+	Loops    int // event loops; 0 = one per core, at most 4. GOMAXPROCS should be larger, as busy loops keep theirs
 	Director Director
 	Log      *slog.Logger
 	Silence  time.Duration // a peer that leaves data unacknowledged for so long is gone; 0 = 15 s
@@ -200,8 +200,9 @@ func (e *Engine) Wake(backend int32) {
 
 // Fence ends all sessions of an epoch: first the clients, then the servers.
 // Connects under way go back to Route, so the state that it reads must be
-// published before. wait blocks until all loops have obeyed, and returns how
-// many sessions ended.
+// published before. wait blocks until all loops have obeyed: from then on no
+// byte moves in these sessions, and their sockets are being closed. It returns
+// how many they are, but for those that were just moving from loop to loop.
 func (e *Engine) Fence(epoch Epoch, c Cause) (wait func() int) {
 	return e.count(order{kind: orderFence, epoch: epoch, cause: c})
 }

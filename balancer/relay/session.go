@@ -185,11 +185,11 @@ func (l *loop) closeSide(s *session, i int, how closing) {
 	if d.fd < 0 {
 		return
 	}
-	if how == reset {
-		resetFD(d.fd)
-	} else {
-		closeFD(d.fd)
+	// keep has set kept sockets to reset already.
+	if (how == reset) != d.is(kept) {
+		setLinger(d.fd, how)
 	}
+	closeFD(d.fd)
 	d.fd = -1
 	d.generation++
 	l.sure(d)

@@ -184,13 +184,16 @@ func socketTCP(family int) (int32, unix.Errno) {
 	return int32(fd), 0
 }
 
-// connectFD starts a connect to a server. EINPROGRESS is its usual answer.
-// keep switches keepalive on, for a session that has proved not to be a short
-// one: those would pay for options and timers that nobody needs.
+// keep prepares a session for a long life, when it has proved not to be a short
+// one: those would pay for options and timers that nobody needs. It switches
+// keepalive on, and has the kernel reset the connections should the daemon be
+// killed: a FIN would make a stream that was cut short look whole, and leave a
+// server with a half-open session.
 func (l *loop) keep(s *session) {
 	if c := &s.side[clientSide]; !c.is(kept) {
 		c.set(kept)
 		setsockopt(c.fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+		setLinger(c.fd, reset)
 	}
 	if v := &s.side[serverSide]; v.fd >= 0 && !v.is(kept) {
 		v.set(kept)
@@ -198,9 +201,11 @@ func (l *loop) keep(s *session) {
 		setsockopt(v.fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, serverKeepInterval)
 		setsockopt(v.fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, serverKeepCount)
 		setsockopt(v.fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+		setLinger(v.fd, reset)
 	}
 }
 
+// connectFD starts a connect to a server. EINPROGRESS is its usual answer.
 func connectFD(fd int32, to endpoint) unix.Errno {
 	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
@@ -296,10 +301,13 @@ func closeFD(fd int32) {
 	syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 }
 
-// resetFD closes with an RST, and drops what is not sent yet.
-func resetFD(fd int32) {
-	linger := unix.Linger{Onoff: 1, Linger: 0}
+// setLinger says what a close does: FIN behind what was written, or RST at once,
+// by which what is not sent yet is dropped.
+func setLinger(fd int32, how closing) {
+	var linger unix.Linger
+	if how == reset {
+		linger.Onoff = 1 // for 0 s
+	}
 	syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
 		uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
-	closeFD(fd)
 }

@@ -11,8 +11,7 @@ import (
 )
 
 // TestKilled ends the daemon with SIGKILL. Both peers of each session must know
-// at once, whatever it was doing. The kernel closes for it: with a FIN where
-// all that came was read, else with an RST.
+// at once that it was cut short, whatever it was doing: the kernel resets them.
 func TestKilled(t *testing.T) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -63,6 +62,10 @@ func TestKilled(t *testing.T) {
 		}
 		before = in
 	}
+	time.Sleep(time.Second + 200*time.Millisecond) // sessions that last are prepared after a second
+	// An end that was passed on before, or an RST that the writer met, cannot be
+	// seen again by who reads.
+	told := map[string]bool{"half-closed server": true, "stalled client": true}
 	begin := time.Now()
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -71,8 +74,8 @@ func TestKilled(t *testing.T) {
 		n, err := io.Copy(io.Discard, conn)
 		took := time.Since(begin)
 		t.Logf("%s: %d bytes, then %v, after %v", name, n, err, took)
-		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("%s: %v", name, err)
+		if !errors.Is(err, syscall.ECONNRESET) && (err != nil || !told[name]) {
+			t.Errorf("%s: %v, want a reset", name, err)
 		}
 	}
 }
