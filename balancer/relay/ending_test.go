@@ -21,8 +21,9 @@ func TestEndsInBatches(t *testing.T) {
 		closed = now
 		return s.loop.sessions.live == 0
 	})
-	if most != endBatch {
-		t.Errorf("a round closed %d sockets, want %d", most, endBatch)
+	// Each client's FIN is an event of its own in the next round.
+	if most < endBatch || most > max(endBatch, sessions/2) {
+		t.Errorf("a round closed %d sockets, want %d to %d", most, endBatch, max(endBatch, sessions/2))
 	}
 	s.desk.ended(t, sessions)
 }
