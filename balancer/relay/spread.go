@@ -27,7 +27,7 @@ const (
 	lightShare  = 400 // all loops together; far from fullShare, or sessions would go to and fro
 	idleEnough  = 500 // thousandths of a core that nobody uses
 	many        = 64  // sessions of one loop
-	idleForMany = 100 // thousandths, enough for a loop with many
+	idleForMany = 50  // thousandths, enough for a loop with many; idle time comes in steps of 100
 	lightFor    = 20  // times in a row, before a loop is taken out of work
 	busyWithin  = time.Second
 )

@@ -211,7 +211,7 @@ func TestSpread(t *testing.T) {
 		"no core is idle":              {busy(0, "1", 900, 0, 0), busy(100, "1", 990, 0, 0)},
 		"a part of a core is idle":     {busy(300, "1", 900, 0, 0)},
 		"and there are many":           {{[]uint32{900, 0, 0}, 300, "2 0>1", many}},
-		"many, but no core idle":       {{[]uint32{900, 0, 0}, 50, "1", many}},
+		"many, but no core idle":       {{[]uint32{900, 0, 0}, 40, "1", many}},
 		"one after the other": {
 			busy(2000, "2 0>1", 900, 0, 0), busy(1200, "3 1>2", 800, 850, 0),
 			busy(700, "3", 800, 850, 700), busy(700, "3 0>1", 800, 300, 700),
