@@ -6,6 +6,24 @@ import (
 	"pointsman/balancer/relay"
 )
 
+// hint is why all servers of a backend should be asked now. It decides nothing.
+type hint struct {
+	by     hintKind
+	source string // who noticed: a server's name, "etcd"
+	text   string // what: "reset a session", "leader key is gone"
+}
+
+func (h hint) String() string { return h.source + ": " + h.text }
+
+// hintKind is where hints come from, as JSON tells it.
+type hintKind string
+
+// The kinds of hint.
+const (
+	bySession  hintKind = "session" // sessions and connects of a server
+	byDCS      hintKind = "dcs"     // the store in which Patroni keeps the leader's key
+)
+
 // A burst of server-side closes is burstSize of them within burstWindow: a
 // PostgreSQL that shuts down closes all at once, while a single close is a
 // client's own doing (pg_terminate_backend, idle_session_timeout).
@@ -47,7 +65,7 @@ func (b *Balancer) onEvent(e relay.Event) {
 	if e.Kind == relay.ServerClosed && !s.closes.add(time.Now()) && s.slots.taken.Load() > 0 {
 		return
 	}
-	b.hint(s.backend, s.cfg.Name+": "+eventText[e.Kind])
+	b.hint(s.backend, hint{bySession, s.cfg.Name, eventText[e.Kind]})
 }
 
 var eventText = map[relay.EventKind]string{

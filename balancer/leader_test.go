@@ -81,7 +81,7 @@ func TestLeaderInDoubtKeepsItsSessions(t *testing.T) {
 	s := w.dial()
 	s.wantNode("a")
 	w.nodes[0].set(false, 5)
-	w.b.do(func() { w.b.hint(w.b.backends[0], "test") })
+	w.b.do(func() { w.b.hint(w.b.backends[0], hint{byDCS, "test", "asked"}) })
 	w.until("in doubt", func(s *Snapshot) bool { return !s.Backends[0].Accepting })
 	s.echo("still here")
 	held := w.dial()

@@ -201,11 +201,11 @@ func (b *Balancer) silent(s *server, now time.Time) {
 }
 
 // hint asks all servers of the backend for an answer now. It decides nothing.
-func (b *Balancer) hint(bk *backend, why string) {
+func (b *Balancer) hint(bk *backend, h hint) {
 	if time.Since(bk.hinted) < bk.cfg.FastInter {
 		return // the probes of the last hint are under way
 	}
-	b.log.Debug("hint: asking all servers now", "backend", bk.cfg.Name, "why", why)
+	b.log.Debug("hint: asking all servers now", "backend", bk.cfg.Name, "why", h)
 	bk.hinted = time.Now()
 	b.pace(bk)
 	for _, s := range bk.servers {
