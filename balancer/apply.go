@@ -220,6 +220,7 @@ func (b *Balancer) commitFrontends(listeners []*listener) (moved []*listener) {
 		b.engine.SetFrontend(f.id, relay.FrontendOptions{
 			MaxConn: cfg.MaxConn, Timeout: cfg.TimeoutClient, TimeoutFin: cfg.TimeoutClientFin,
 			LogSessions: cfg.TCPLog || b.cfg.Global.LogLevel == config.LogDebug,
+			PostgreSQL:  cfg.Protocol == config.PostgreSQL,
 		})
 		for range cfg.Binds {
 			if l := listeners[at]; l.frontend != f.id {
@@ -239,6 +240,7 @@ func (b *Balancer) reshape(bk *backend, cfg config.Backend, probers map[place]he
 	bk.cfg.Servers = nil
 	b.engine.SetBackend(bk.id, relay.BackendOptions{
 		TimeoutConnect: cfg.TimeoutConnect, Timeout: cfg.TimeoutServer, TimeoutFin: cfg.TimeoutServerFin, Retry: retry,
+		Primary: cfg.Policy == config.Leader && healthcheck.AsksForPrimary(cfg.CheckURI),
 	})
 	bk.servers = nil
 	var names []string

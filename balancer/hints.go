@@ -62,6 +62,9 @@ func (b *Balancer) onEvent(e relay.Event) {
 	if s == nil || e.Epoch != s.epoch {
 		return // of a reign that is over: nothing new
 	}
+	if e.Kind == relay.FirstSession {
+		return
+	}
 	if e.Kind == relay.ServerClosed && !s.closes.add(time.Now()) && s.slots.taken.Load() > 0 {
 		return
 	}
@@ -75,4 +78,8 @@ var eventText = map[relay.EventKind]string{
 	relay.ServerClosed:   "closed its sessions",
 	relay.ServerReset:    "reset a session",
 	relay.ServerSilent:   "acknowledges nothing",
+	relay.ServerStalled:  "has not acknowledged what was sent half a second ago",
+
+	relay.ServerNotAccepting: "takes connections, but no sessions",
+	relay.ServerStandby:      "is in hot standby",
 }

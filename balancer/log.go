@@ -78,6 +78,15 @@ func (b *Balancer) logLeader(bk *backend, c change, was string, ended int, held 
 	}
 }
 
+// Excuse implements relay.Director.
+func (b *Balancer) Excuse(frontend int32) string {
+	r := b.routes.Load()
+	if n := r.frontends[frontend]; n >= 0 && r.backends[n] != nil {
+		return r.backends[n].excuse(time.Now())
+	}
+	return "the service is being stopped"
+}
+
 // nameOf returns a server's name; of no server, "nobody".
 func (bk *backend) nameOf(i int) string {
 	if i < 0 {

@@ -62,6 +62,7 @@ func (b *Balancer) follow(bk *backend, c change, logged func(ended int)) {
 	switch {
 	case c.reign && leader != nil:
 		bk.changes++
+		bk.lastLeader = leader.cfg.Name
 		// Sessions of this server that were never fenced, because
 		// on_marked_down is none, stay in the reign that they belong to.
 		if c.from == c.to || leader.epoch == 0 {

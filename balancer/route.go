@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -48,7 +49,28 @@ type backendRoute struct {
 	hold    time.Duration
 	holdMax int32
 	queue   time.Duration // limit of the wait for a slot
+
+	// For those who get no server.
+	name    string
+	leader  string    // the present one, or the last there was; "" = none yet, or another policy
+	without time.Time // since when it gets no sessions; zero = it does, or another policy
 }
+
+// excuse says why a client gets no server.
+func (b *backendRoute) excuse(now time.Time) string {
+	switch {
+	case len(b.usable) > 0:
+		return fmt.Sprintf("no server of %s takes another session now", b.name)
+	case b.policy != config.Leader:
+		return fmt.Sprintf("no server of %s is up", b.name)
+	case b.leader == "":
+		return fmt.Sprintf("no leader for %s since the start %s ago", b.name, seconds(now.Sub(b.without)))
+	}
+	return fmt.Sprintf("no leader for %s since %s; last leader %s", b.name, seconds(now.Sub(b.without)), b.leader)
+}
+
+// seconds writes a duration as people say it: "31 s".
+func seconds(d time.Duration) string { return fmt.Sprintf("%.0f s", d.Seconds()) }
 
 type serverRoute struct {
 	target  relay.Target
@@ -64,17 +86,20 @@ func (b *Balancer) Route(q relay.Request) (relay.Ticket, time.Duration) {
 		t, limit := r.place(n, q)
 		// A place to wait in is kept; a slot is always taken anew.
 		if t != q.Have || t.Place == relay.Slotted {
-			b.Release(q.Have)
+			b.giveBack(q.Have)
 		}
 		return t, limit
 	}
-	b.Release(q.Have)
+	b.giveBack(q.Have)
 	return relay.Ticket{}, 0
 }
 
-// Release implements relay.Director. It gives back a place; where clients wait
-// for a slot they are asked for again.
-func (b *Balancer) Release(t relay.Ticket) {
+// Release implements relay.Director.
+func (b *Balancer) Release(t relay.Ticket, _ relay.Cause) { b.giveBack(t) }
+
+// giveBack gives back a place; where clients wait for a slot they are asked for
+// again.
+func (b *Balancer) giveBack(t relay.Ticket) {
 	r := b.routes.Load()
 	r.release(t)
 	if t.Place == relay.Slotted && r.backend[t.Backend].queued.Load() > 0 {

@@ -150,7 +150,7 @@ func TestHoldHasLimits(t *testing.T) {
 	if third, _ := b.Route(newcomer("10.0.0.3:1")); third.Place != relay.Nowhere {
 		t.Errorf("beyond hold_max: %+v", third)
 	}
-	b.Release(first)
+	b.Release(first, relay.Normal)
 	if fourth, _ := b.Route(newcomer("10.0.0.4:1")); fourth.Place != relay.Held {
 		t.Errorf("after one left: %+v", fourth)
 	}
@@ -210,7 +210,7 @@ func BenchmarkRoute(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				t, _ := bal.Route(q)
-				bal.Release(t)
+				bal.Release(t, relay.Normal)
 			}
 		})
 	}

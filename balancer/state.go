@@ -35,6 +35,7 @@ type backend struct {
 
 	transition bool
 	hinted     time.Time // the last hint
+	lastLeader string    // the present one, or the last there was
 	changes    uint64
 }
 
@@ -129,7 +130,11 @@ func (b *Balancer) publish() {
 
 // route is how the backend places clients in its present state.
 func (bk *backend) route() *backendRoute {
-	r := &backendRoute{policy: bk.cfg.Policy, hold: bk.cfg.Hold, holdMax: int32(bk.cfg.HoldMax), queue: bk.cfg.TimeoutQueue}
+	r := &backendRoute{policy: bk.cfg.Policy, hold: bk.cfg.Hold, holdMax: int32(bk.cfg.HoldMax), queue: bk.cfg.TimeoutQueue,
+		name: bk.cfg.Name, leader: bk.lastLeader}
+	if bk.follower != nil {
+		r.without = bk.follower.doubted
+	}
 	if r.queue == 0 {
 		r.queue = bk.cfg.TimeoutConnect
 	}

@@ -32,6 +32,7 @@ type Frontend struct {
 	Name             string
 	Binds            []netip.AddrPort
 	DefaultBackend   string        // name of a Backend
+	Protocol         Protocol      // what is understood of a session
 	MaxConn          int           // sessions at once; beyond it the kernel's backlog waits
 	TimeoutClient    time.Duration // idle limit of the client's side; 0 = none
 	TimeoutClientFin time.Duration // the same, once the client half-closed; 0 = TimeoutClient
@@ -140,6 +141,15 @@ func (s StatusSet) String() string {
 	}
 	return text
 }
+
+// Protocol says what is understood of a frontend's sessions.
+type Protocol string
+
+// The protocols.
+const (
+	TCP        Protocol = "tcp"
+	PostgreSQL Protocol = "postgresql"
+)
 
 // Policy says how a backend chooses the server of a new session.
 type Policy string

@@ -118,6 +118,7 @@ func TestKinds(t *testing.T) {
 			"router.lan:5432": "is not an address to listen on", "256.0.0.1:1": "is not an address to listen on", "224.0.0.1:1": "is not an address to listen on", "255.255.255.255:1": "is not an address to listen on", " :1": "is not an address to listen on", "[ff02::1]:1": "is not an address to listen on",
 		}},
 		{"frontend.default_backend", "DefaultBackend", names, notNames},
+		{"frontend.protocol", "Protocol", values{"tcp": config.TCP, "postgresql": config.PostgreSQL}, refusals{"": no, "http": no, "pgsql": no}},
 		integers("frontend.maxconn", "MaxConn", 1, 1_000_000),
 		durations("frontend.timeout_client", "TimeoutClient", 0, day),
 		durations("frontend.timeout_client_fin", "TimeoutClientFin", 0, day),

@@ -116,6 +116,8 @@ var frontendKeys = []Key{
 		func(f *Frontend) *[]addrPort { return &f.Binds }),
 	required("default_backend", backendName, "The backend that serves this frontend.",
 		func(f *Frontend) *string { return &f.DefaultBackend }),
+	key("protocol", "tcp", oneOf(TCP, PostgreSQL), "`postgresql`: the opening of each session is understood, up to its first ReadyForQuery or to where encryption begins, and nothing after it: a client whose server is just stopping or starting is held instead of refused, one that waited in vain gets an error that says why, and a CancelRequest goes to the leader. `tcp`: bytes are just moved.",
+		func(f *Frontend) *Protocol { return &f.Protocol }),
 	key("maxconn", "2000", integer(1, 1_000_000), "Sessions at once, held clients included. Beyond it connections wait in the kernel's backlog.",
 		func(f *Frontend) *int { return &f.MaxConn }),
 	key("timeout_client", "0", duration(0, day), "Ends a session whose client sent and took nothing for so long. `0`: never.",

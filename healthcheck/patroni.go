@@ -61,6 +61,13 @@ func leaderRoles(uri string) []string {
 	return nil
 }
 
+// AsksForPrimary reports whether a URI of Patroni's asks for a leader that can
+// be written to: then its PostgreSQL is not in recovery.
+func AsksForPrimary(uri string) bool {
+	roles := leaderRoles(uri)
+	return roles != nil && !slices.Contains(roles, "standby_leader")
+}
+
 // doubt says why a member cannot be what its status claims, or "". Patroni
 // answers 200 from the moment that it holds the lock, which is before
 // PostgreSQL is promoted, and even if it cannot start (patroni#2972, #2756).

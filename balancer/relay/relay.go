@@ -50,6 +50,7 @@ type Request struct {
 	Limit    time.Duration // the limit that came with Have
 	Failed   int32         // the server whose connect just failed, or -1
 	Failures int           // connects that failed since it was accepted
+	Cancel   bool          // a CancelRequest: it goes where the session is that it would cancel, or nowhere
 }
 
 // Director says where clients go. Its methods are called on the threads of the
@@ -60,8 +61,11 @@ type Director interface {
 	// A client that is Held or Queued is asked about again after Engine.Wake,
 	// after a while by itself, and no longer than the limit in the answer.
 	Route(Request) (t Ticket, limit time.Duration)
-	// Release gives back what a client occupied.
-	Release(Ticket)
+	// Release gives back what a client occupied when it ended, and says why it did.
+	Release(Ticket, Cause)
+	// Excuse says, for a client of the frontend that can be told, why it gets no
+	// server: "no leader for bk since 31 s; last leader postgres-1".
+	Excuse(frontend int32) string
 	// Observe tells what happened to a server's connection.
 	Observe(Event)
 	// Ended tells how a session went, for frontends with LogSessions only.
@@ -69,17 +73,22 @@ type Director interface {
 	Ended(*Record)
 }
 
-// EventKind is a fact about a server's side that may mean that it is in trouble.
+// EventKind is a fact about a server's side. All but FirstSession may mean that
+// it is in trouble.
 type EventKind uint8
 
 // The kinds of event.
 const (
-	ConnectRefused EventKind = iota + 1 // RST or ICMP unreachable
-	ConnectTimeout                      // no answer within TimeoutConnect
-	ConnectSlow                         // no answer yet after slowConnect; it goes on
-	ServerClosed                        // FIN from the server before any from the client
-	ServerReset                         // RST from the server, or keepalive gave up
-	ServerSilent                        // the sweeper killed the session: sent data was not acknowledged
+	ConnectRefused     EventKind = iota + 1 // RST or ICMP unreachable
+	ConnectTimeout                          // no answer within TimeoutConnect
+	ConnectSlow                             // no answer yet after slowConnect; it goes on
+	ServerClosed                            // FIN from the server before any from the client
+	ServerReset                             // RST from the server, or keepalive gave up
+	ServerSilent                            // the sweeper killed the session: sent data was not acknowledged
+	ServerStalled                           // what was sent to it is not acknowledged after stalledAfter; the session goes on
+	ServerNotAccepting                      // it took a connection, and then said 57P03 or closed before it said anything
+	ServerStandby                           // a session would have begun on a server in hot standby
+	FirstSession                            // the first session of the epoch with this loop was established
 )
 
 // Event is one such fact.
@@ -128,6 +137,7 @@ type FrontendOptions struct {
 	Timeout     time.Duration // idle limit of the client's side; 0 = none
 	TimeoutFin  time.Duration // the same once the client half-closed; 0 = Timeout
 	LogSessions bool
+	PostgreSQL  bool // the opening of its sessions is understood
 }
 
 // BackendOptions are the loops' part of a backend's settings.
@@ -136,6 +146,7 @@ type BackendOptions struct {
 	Timeout        time.Duration // idle limit of the server's side; 0 = none
 	TimeoutFin     time.Duration // the same once the server half-closed; 0 = Timeout
 	Retry          time.Duration // a waiting client is asked about again after so long; 0 = 250 ms
+	Primary        bool          // its servers are to be writable: no PostgreSQL session begins on one in hot standby
 }
 
 // Counters are totals since the start; Current is now.

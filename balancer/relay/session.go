@@ -203,7 +203,7 @@ func (l *loop) finish(s *session, c Cause, toClient, toServer closing) {
 	l.closeSide(s, serverSide, toServer)
 	l.account(s, c)
 	if s.place != Nowhere {
-		l.director.Release(s.ticket())
+		l.director.Release(s.ticket(), c)
 	}
 	l.unschedule(s)
 	l.become(s, free)
