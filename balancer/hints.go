@@ -20,8 +20,8 @@ type hintKind string
 
 // The kinds of hint.
 const (
-	bySession  hintKind = "session" // sessions and connects of a server
-	byDCS      hintKind = "dcs"     // the store in which Patroni keeps the leader's key
+	bySession hintKind = "session" // sessions and connects of a server
+	byDCS     hintKind = "dcs"     // the store in which Patroni keeps the leader's key
 )
 
 // A burst of server-side closes is burstSize of them within burstWindow: a

@@ -41,6 +41,7 @@ func (l *loop) ask(s *session, failed int32) {
 		Limit:    s.limit,
 		Failed:   failed,
 		Failures: int(s.failures),
+		WasHeld:  s.wasHeld,
 	})
 	s.setTicket(t)
 	s.limit = limit

@@ -214,6 +214,29 @@ func TestRefusedConnectGoesBackToRoute(t *testing.T) {
 	eventually(t, "a count", func() bool { _, s := r.Counters(); return s[3].Refused == 1 && s[4].Ended[Normal] == 1 })
 }
 
+// A client that was held is known as such when its connect failed, so that it is
+// counted once.
+func TestWasHeld(t *testing.T) {
+	r := newRig(t)
+	bad := nobody(t)
+	var asked []bool
+	last := make(chan []bool, 1)
+	r.desk.setRoute(func(q Request) (Ticket, time.Duration) {
+		switch asked = append(asked, q.WasHeld); len(asked) {
+		case 1:
+			return Ticket{Place: Held}, time.Minute
+		case 2:
+			return toAddr(bad, 3, 5)(q)
+		}
+		last <- asked
+		return Ticket{}, 0
+	})
+	wantEnd(t, r.dial(), false)
+	if got := <-last; got[0] || !got[1] || !got[2] {
+		t.Errorf("WasHeld %v at the three questions", got)
+	}
+}
+
 // A Route that always answers the same dead server must not make the loop spin.
 func TestRefusedForEver(t *testing.T) {
 	for name, servers := range map[string]int32{"one server": 1, "two in turn": 2} {

@@ -50,6 +50,7 @@ type Request struct {
 	Limit    time.Duration // the limit that came with Have
 	Failed   int32         // the server whose connect just failed, or -1
 	Failures int           // connects that failed since it was accepted
+	WasHeld  bool          // it was Held before, or is
 	Cancel   bool          // a CancelRequest: it goes where the session is that it would cancel, or nowhere
 }
 

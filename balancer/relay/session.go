@@ -109,6 +109,7 @@ type session struct {
 	told       bool  // ServerClosed or ServerReset was told
 	connected  bool  // the server's side was once established
 	holdingFin bool  // the client's FIN is held back until finAt
+	wasHeld    bool  // its place was Held once
 	clientLast bool  // the last bytes that moved came from the client
 	why        Cause // if Route refuses, or of a doomed session
 
@@ -146,6 +147,7 @@ func (s *session) ticket() Ticket {
 
 func (s *session) setTicket(t Ticket) {
 	s.place, s.backend = t.Place, t.Backend
+	s.wasHeld = s.wasHeld || t.Place == Held
 	s.server, s.epoch = -1, 0
 	if t.Place == Slotted {
 		s.server, s.epoch, s.target = t.Target.Server, t.Target.Epoch, packEndpoint(t.Target.Addr)
