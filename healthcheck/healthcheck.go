@@ -35,6 +35,9 @@ type Result struct {
 	Timeline uint32        // PostgreSQL's timeline; 0 = not told
 	Reason   string        // for people: "Layer7 wrong status, code: 503, role: replica"
 	Took     time.Duration // from the start of the connect
+	// Promoting: it holds Patroni's lock, and its role or state are not yet a
+	// leader's. It may be one at any moment.
+	Promoting bool
 }
 
 // OK reports whether the probe passed. For a check of Patroni's leader (see
@@ -42,8 +45,8 @@ type Result struct {
 func (r Result) OK() bool { return r.Class == Passed }
 
 // Prober asks one server once. Probe returns by the deadline, whatever the
-// server does; when ctx is cancelled it returns at once, and its Result means
-// nothing.
+// server does; when ctx is cancelled it returns at once, as if the deadline had
+// passed.
 type Prober interface {
 	Probe(ctx context.Context, addr netip.AddrPort, deadline time.Time) Result
 }

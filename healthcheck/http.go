@@ -157,6 +157,7 @@ func (h *HTTP) judge(code int, info, body []byte) Result {
 		r.Class, verdict = Protocol, "invalid response: "+err.Error()
 	default:
 		if doubt := m.doubt(h.roles); doubt != "" {
+			r.Promoting = m.promoting(h.roles)
 			r.Reason = "Layer7 " + doubt + ", code: " + strconv.Itoa(code) + timelineText(m.timeline)
 			return r
 		}

@@ -38,11 +38,12 @@ type Monitor struct {
 	mu         sync.Mutex
 	transition bool
 	hinted     bool
+	flight     *flight // the probe under way; nil = none
 	addr, sql  netip.AddrPort
 
-	pace  pace      // Run's own
-	ended time.Time // of the latest probe; zero = none yet
-	start time.Time // of Run
+	pace         pace      // Run's own
+	begun, ended time.Time // of the latest probe; zero = none yet
+	start        time.Time // of Run
 }
 
 // NewMonitor returns a monitor that does nothing until Run. out is called on
@@ -63,11 +64,12 @@ func NewMonitor(o MonitorOptions, out func(Report)) *Monitor {
 	}
 }
 
-// Hint asks for a probe now. While one is in flight, another follows it;
-// many hints make one.
+// Hint asks for a probe now. While one is in flight, it is given no more time
+// than in transition, and another follows it; many hints make one.
 func (m *Monitor) Hint() {
 	m.mu.Lock()
 	m.hinted = true
+	m.flight.hurry()
 	m.mu.Unlock()
 	m.stir()
 }
@@ -112,8 +114,11 @@ func (m *Monitor) Run(ctx context.Context) error {
 	stalled := false
 	for m.wait(ctx) {
 		limit, cut := m.pace.limit(m.inTransition())
-		deadline := time.Now().Add(limit)
-		r, sql := m.ask(ctx, deadline)
+		m.begun = time.Now()
+		deadline := m.begun.Add(limit)
+		flight := m.takeOff(ctx, m.begun.Add(m.pace.hurried()))
+		r, sql := m.ask(ctx, flight.ctx, deadline)
+		cut = m.land(flight) || cut
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -172,7 +177,7 @@ func (m *Monitor) wait(ctx context.Context) bool {
 		}
 	}
 	m.mu.Lock()
-	m.hinted = false
+	m.pace.hinted, m.hinted = m.hinted, false
 	m.mu.Unlock()
 	return ctx.Err() == nil
 }
@@ -186,7 +191,10 @@ func (m *Monitor) due() time.Time {
 	case m.ended.IsZero():
 		return m.start.Add(m.o.Stagger)
 	}
-	wait := m.pace.next(m.transition)
+	wait, fromStart := m.pace.next(m.transition)
+	if fromStart {
+		wait = max(wait-m.ended.Sub(m.begun), hintGap)
+	}
 	if m.hinted {
 		wait = min(wait, hintGap)
 	}
@@ -194,8 +202,9 @@ func (m *Monitor) due() time.Time {
 }
 
 // ask probes once, and asks the witness where REST does not vouch or is late.
+// flight ends the question to REST alone, and so leaves the witness its time.
 // Whatever it started has ended when it returns.
-func (m *Monitor) ask(ctx context.Context, deadline time.Time) (Result, witness) {
+func (m *Monitor) ask(ctx, flight context.Context, deadline time.Time) (Result, witness) {
 	m.mu.Lock()
 	addr, sql := m.addr, m.sql
 	m.mu.Unlock()
@@ -204,10 +213,10 @@ func (m *Monitor) ask(ctx context.Context, deadline time.Time) (Result, witness)
 	}
 	// A DOWN server has no sessions that a witness could speak for.
 	if !m.o.Witness || !m.o.Counter.Up() || !sql.IsValid() {
-		return m.o.Prober.Probe(ctx, addr, deadline), notAsked
+		return m.o.Prober.Probe(flight, addr, deadline), notAsked
 	}
 
-	rest := start(ctx, m.o.Prober, addr, deadline)
+	rest := start(flight, m.o.Prober, addr, deadline)
 	delay := time.NewTimer(witnessDelay)
 	defer delay.Stop()
 	if m.pace.dead {

@@ -12,10 +12,19 @@ const (
 	// A connect to the SQL port, alone or beside a request that is late.
 	witnessLimit = 400 * time.Millisecond
 	witnessDelay = 300 * time.Millisecond
-	// From the first success of a DOWN server to the probe that confirms it. A
-	// new leader shall have its sessions within 0.7 s of being writable, and
-	// fastinter was spent on finding it: a second one would be too much.
-	risingInter = 50 * time.Millisecond
+	// A server that holds Patroni's lock and is not writable yet is about to be
+	// the leader, and is asked so often, for as long. Then something is wrong
+	// with its promotion, and the usual pace is enough.
+	promotingInter = 50 * time.Millisecond
+	promotingSpell = 5 * time.Second
+	// From the first success of a DOWN server to the probe that confirms it.
+	//
+	// A new leader shall be confirmed within 150 ms of being writable. Where a
+	// probe takes T, the one that came just too early ends T after that moment;
+	// the next one sees the claim promotingInter and T later, and is confirmed
+	// risingInter and T later: 70 ms + 3 T at worst, so T may be 26 ms. Patroni
+	// answers in 3 to 10 ms on a network at home.
+	risingInter = 20 * time.Millisecond
 	// The least time between two probes, however many hints ask for one.
 	hintGap = 20 * time.Millisecond
 	// "No route" comes back at once, and often speaks of this router's own
@@ -46,6 +55,10 @@ type pace struct {
 	asked   bool
 	ok      bool          // the latest answer
 	dead    bool          // the latest probe found no sign of life on either port
+	late    bool          // the latest probe ran into its deadline
+	hinted  bool          // a hint asked for the latest probe
+	holding time.Time     // since when it has held the lock without being writable; zero = it does not
+	soon    bool          // it may be writable at any moment
 	counted time.Time     // when the latest failure counted; zero = none since the last success
 	blamed  Class         // what that failure was
 	usual   time.Duration // what an answer takes here; 0 = none came yet
@@ -55,18 +68,25 @@ type pace struct {
 func (p *pace) unsettled() bool { return p.asked && p.ok != p.counter.Up() }
 
 // next returns the time from the end of the latest probe to the start of the
-// next one.
-func (p *pace) next(transition bool) time.Duration {
+// next one; fromStart: from its start. A probe that ran into its deadline has
+// already been waited for.
+func (p *pace) next(transition bool) (wait time.Duration, fromStart bool) {
 	up := p.counter.Up()
 	switch {
 	case !up && p.ok:
-		return min(p.fast, risingInter)
+		return min(p.fast, risingInter), false
+	case p.soon:
+		return min(p.fast, promotingInter), false
+	case !up && p.hinted:
+		// Who told of a change may know it before Patroni does: the key in etcd
+		// is written before the REST API says so.
+		return min(p.fast, promotingInter), false
 	case transition || p.unsettled():
-		return p.fast
+		return p.fast, p.late
 	case !up:
-		return p.down
+		return p.down, false
 	}
-	return p.inter
+	return p.inter, false
 }
 
 // limit returns how long the next probe may take, and whether that is less
@@ -77,11 +97,26 @@ func (p *pace) limit(transition bool) (limit time.Duration, cut bool) {
 	switch {
 	case p.dead:
 		limit = p.patience(deadLimit)
-	case transition || p.unsettled():
+	case transition || p.hinted || p.unsettled():
 		limit = p.patience(transitionLimit)
 	}
 	return limit, limit < p.timeout
 }
+
+// hurried is what a hint leaves of the limit of a probe that is under way,
+// counted from the probe's start: so long would it have had in transition. Two
+// ports that fell silent are found dead by then, because the SQL port is asked
+// witnessDelay after REST for witnessLimit.
+//
+// A host that vanishes is so marked DOWN, after a hint and with fall 3, within
+//
+//	700 ms  the probe under way, or one that starts with the hint
+//	400 ms  the second, at deadLimit
+//	400 ms  the third
+//	 60 ms  three times hintGap at most
+//
+// 1.56 s, where answers take less than 200 ms as a rule (see patience).
+func (p *pace) hurried() time.Duration { return p.patience(transitionLimit) }
 
 func (p *pace) patience(least time.Duration) time.Duration {
 	return min(p.timeout, max(least, 2*p.usual))
@@ -98,6 +133,8 @@ func (p *pace) note(now time.Time, r Result, sql witness, cut bool) (changed boo
 	up := p.counter.Up()
 	p.asked, p.ok = true, r.OK()
 	p.dead = up && sql == sqlDead && noAnswer(r.Class)
+	p.late = r.Class == Timeout
+	p.promotion(now, r)
 	switch {
 	case r.Class == Passed, r.Class == Status, r.Class == Protocol:
 		p.usual = r.Took
@@ -115,6 +152,18 @@ func (p *pace) note(now time.Time, r Result, sql witness, cut bool) (changed boo
 		p.counted, p.blamed = now, r.Class
 	}
 	return p.counter.Add(r.OK())
+}
+
+// promotion keeps the spell in which a server holds the lock without being
+// writable. An answer that does not come does not end it.
+func (p *pace) promotion(now time.Time, r Result) {
+	switch {
+	case r.Promoting && p.holding.IsZero():
+		p.holding = now
+	case !r.Promoting && !noAnswer(r.Class):
+		p.holding = time.Time{}
+	}
+	p.soon = r.Promoting && now.Sub(p.holding) < promotingSpell
 }
 
 // gap is the least time between two failures that count, while the server is

@@ -88,3 +88,18 @@ func (m member) doubt(roles []string) string {
 	}
 	return ""
 }
+
+// promoting reports whether a member that holds the lock may be a leader at any
+// moment, by these roles. States that end in "failed", and those of a stop,
+// last (patroni/postgresql/misc.py, PostgresqlState); so does the role of a
+// standby cluster's leader.
+func (m member) promoting(roles []string) bool {
+	if m.role == "standby_leader" && !slices.Contains(roles, m.role) {
+		return false
+	}
+	switch m.state {
+	case "", "running", "starting", "restarting":
+		return true
+	}
+	return false
+}

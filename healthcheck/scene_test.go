@@ -15,6 +15,7 @@ const ms = time.Millisecond
 type fake struct {
 	scene   *scene
 	answers func(at time.Duration) (Class, time.Duration)
+	holds   func(at time.Duration) bool // whether a Status is one of a holder of the lock; nil = never
 
 	mu       sync.Mutex
 	starts   []time.Duration // since the scene's start
@@ -45,6 +46,7 @@ func (f *fake) Probe(ctx context.Context, _ netip.AddrPort, deadline time.Time) 
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
+		class = Timeout
 	}
 	if delay > deadline.Sub(start) {
 		class = Timeout
@@ -52,7 +54,8 @@ func (f *fake) Probe(ctx context.Context, _ netip.AddrPort, deadline time.Time) 
 	f.mu.Lock()
 	f.inFlight--
 	f.mu.Unlock()
-	return Result{Class: class, Reason: "scripted", Took: time.Since(start)}
+	holds := class == Status && f.holds != nil && f.holds(time.Since(f.scene.start))
+	return Result{Class: class, Reason: "scripted", Took: time.Since(start), Promoting: holds}
 }
 
 func (f *fake) count() int {
