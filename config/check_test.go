@@ -166,7 +166,7 @@ func TestNearest(t *testing.T) {
 		"chek_uri": "check_uri", "checkuri": "check_uri", "check_url": "check_uri", "fal": "fall", "rize": "rise", "iner": "inter", "interval": "inter",
 		"adress": "address", "addr": "address", "weigth": "weight", "bakup": "backup", "holdmax": "hold_max", "on_mark_down": "on_marked_down",
 		"timout_connect": "timeout_connect", "timeout_conect": "timeout_connect", "defualt_backend": "default_backend", "max_conn": "maxconn", "polciy": "policy", "Inter": "inter",
-		"status": "", "sockmap": "", "protocol": "", "x": "", "": "", "zyx": "", "balance": "", "retries": "",
+		"status": "", "sockmap": "", "proto": "protocol", "x": "", "": "", "zyx": "", "balance": "", "retries": "",
 	} {
 		if got := config.Nearest(given, options); got != want {
 			t.Errorf("%q is near %q, want %q", given, got, want)
