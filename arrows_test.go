@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 	"balancer/control": {"balancer", "config"},
 	"balancer":         {"balancer/pgwire", "balancer/relay", "config", "healthcheck"},
 	"healthcheck":      {"config"},
-	"balancer/relay":   {"config"},
+	"balancer/relay":   {"balancer/pgwire", "config"}, // it asks pgwire itself: a function call, no interface
 	"balancer/pgwire":  {},
 	"openwrt/uci":      {}, // UCI's syntax; see fileArrows for the rest
 	"config/haproxy":   {"config"},

@@ -13,7 +13,7 @@ import (
 // termination's letters: the first of HAProxy's %ts.
 var causeLetter = [...]string{
 	relay.Normal: "-", relay.ClientAborted: "C", relay.ServerAborted: "S", relay.ClientTimeout: "c", relay.ServerTimeout: "s",
-	relay.MarkedDown: "D", relay.Killed: "K", relay.Exhausted: "R", relay.PeerVanished: "S", relay.Denied: "S",
+	relay.MarkedDown: "D", relay.Killed: "K", relay.Exhausted: "R", relay.PeerVanished: "S", relay.Denied: "S", relay.Malformed: "P",
 }
 
 // logHealth writes HAProxy's line for a server that went UP or DOWN.
@@ -178,6 +178,8 @@ func termination(r *relay.Record) string {
 	switch {
 	case r.Connected:
 		phase = "D"
+	case r.Greeting:
+		phase = "R" // as HAProxy says of a client that has not sent a whole request
 	case r.Ticket.Place == relay.Slotted:
 		phase = "C"
 	case r.Cause == relay.Denied:

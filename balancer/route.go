@@ -45,6 +45,7 @@ type backendRoute struct {
 	policy  config.Policy
 	members []*slots      // of all its servers
 	usable  []serverRoute // servers that may get new sessions; for leader: it, or nobody
+	reigns  *serverRoute  // the leader, in doubt too; nil = there is none, or another policy
 	order   []int32       // indices of usable, each as often as its weight says, well mixed
 	hold    time.Duration
 	holdMax int32
@@ -122,6 +123,9 @@ func (r *routes) release(t relay.Ticket) {
 // the same kind that it has already stays occupied once: it is not taken again.
 func (r *routes) place(n int32, q relay.Request) (relay.Ticket, time.Duration) {
 	b, w := r.backends[n], r.backend[n]
+	if q.Cancel {
+		return b.cancel(n, q, w), 0
+	}
 	if s := b.choose(q, w); s != nil {
 		return relay.Ticket{Place: relay.Slotted, Backend: n, Target: s.target}, 0
 	}
@@ -150,6 +154,25 @@ func (r *routes) place(n int32, q relay.Request) (relay.Ticket, time.Duration) {
 		return t, limit
 	}
 	return relay.Ticket{}, 0
+}
+
+// cancel places a CancelRequest: with the leader, in doubt or not, as it has the
+// session that is meant, and though it has no slot free; under another policy,
+// as a session would be placed. It waits for nothing.
+func (b *backendRoute) cancel(n int32, q relay.Request, w *waiting) relay.Ticket {
+	s := b.reigns
+	switch {
+	case q.Failed >= 0:
+		s = nil
+	case b.policy != config.Leader:
+		s = b.choose(q, w)
+	case s != nil:
+		s.slots.take(0)
+	}
+	if s == nil {
+		return relay.Ticket{}
+	}
+	return relay.Ticket{Place: relay.Slotted, Backend: n, Target: s.target}
 }
 
 // choose takes a slot on a server by the backend's policy, or returns nil. A

@@ -142,10 +142,11 @@ func (bk *backend) route() *backendRoute {
 		r.members = append(r.members, s.slots)
 	}
 	for _, s := range bk.eligible() {
-		r.usable = append(r.usable, serverRoute{
-			target:  relay.Target{Addr: s.addr, Server: s.id, Epoch: s.epoch},
-			maxConn: int32(s.cfg.MaxConn), weight: int32(s.cfg.Weight), slots: s.slots,
-		})
+		r.usable = append(r.usable, s.route())
+	}
+	if leader := bk.leader(); leader != nil {
+		route := leader.route()
+		r.reigns = &route
 	}
 	weights := make([]int32, len(r.usable))
 	for i := range r.usable {
@@ -153,6 +154,11 @@ func (bk *backend) route() *backendRoute {
 	}
 	r.order = spread(weights)
 	return r
+}
+
+func (s *server) route() serverRoute {
+	return serverRoute{target: relay.Target{Addr: s.addr, Server: s.id, Epoch: s.epoch},
+		maxConn: int32(s.cfg.MaxConn), weight: int32(s.cfg.Weight), slots: s.slots}
 }
 
 // eligible returns the servers that may get new sessions now.

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pointsman/balancer/pgwire"
 )
 
 const (
@@ -42,6 +44,7 @@ func (l *loop) ask(s *session, failed int32) {
 		Failed:   failed,
 		Failures: int(s.failures),
 		WasHeld:  s.wasHeld,
+		Cancel:   s.request == pgwire.Cancel,
 	})
 	s.setTicket(t)
 	s.limit = limit
@@ -60,7 +63,7 @@ func (l *loop) ask(s *session, failed int32) {
 		l.connect(s)
 	default:
 		l.frontends.at(s.frontend).Refused++
-		l.finish(s, s.why, politely, reset)
+		l.refuse(s, s.why)
 	}
 }
 
@@ -121,7 +124,7 @@ func (l *loop) gaveUp(s *session) { l.finish(s, ClientAborted, politely, reset) 
 // waitedEnough is the timer of a waiting client.
 func (l *loop) waitedEnough(s *session) {
 	if s.giveUp <= l.now {
-		l.finish(s, ServerTimeout, politely, reset)
+		l.refuse(s, ServerTimeout)
 		return
 	}
 	s.burst = 0
@@ -131,7 +134,7 @@ func (l *loop) waitedEnough(s *session) {
 // connect starts a connect to the session's target.
 func (l *loop) connect(s *session) {
 	l.become(s, connecting)
-	l.engine.server(s.server).join()
+	l.join(s)
 	l.servers.at(s.server)
 	s.started = l.now
 	s.slow = false
@@ -189,6 +192,12 @@ func (l *loop) connectFailed(s *session, errno unix.Errno) {
 		s.why = ServerAborted
 	}
 	l.servers.at(s.server).Refused++
+	l.failOver(s)
+}
+
+// failOver takes the client back from a server that failed it, and asks Route
+// what is next.
+func (l *loop) failOver(s *session) {
 	s.failed, s.failedEpoch, s.failedAt = s.server, s.epoch, l.now
 	s.failures++
 	s.burst++
@@ -196,11 +205,12 @@ func (l *loop) connectFailed(s *session, errno unix.Errno) {
 	l.ask(s, s.failed)
 }
 
-// withdraw takes a connect back. Nothing was written to the server.
+// withdraw takes a connect back. Nothing was written to the server but an
+// opening that can be written to another one.
 func (l *loop) withdraw(s *session) {
 	l.unschedule(s)
 	l.closeSide(s, serverSide, reset)
-	l.engine.server(s.server).current.Add(-1)
+	l.part(s)
 	l.changed = true
 }
 
@@ -212,7 +222,11 @@ func (l *loop) onConnecting(s *session, events uint32) {
 			return
 		}
 	}
-	if events&unix.EPOLLOUT != 0 {
+	switch {
+	case events&unix.EPOLLOUT == 0:
+	case s.opening >= 0:
+		l.open(s)
+	default:
 		l.establish(s)
 	}
 }

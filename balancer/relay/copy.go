@@ -149,7 +149,9 @@ func (l *loop) move(s *session, i int) (more bool) {
 		}
 		l.tune.flipMode(from)
 		n := 0
-		if from.mode == bySplice {
+		if from.is(gated) {
+			n = l.admitSome(s)
+		} else if from.mode == bySplice {
 			n = l.spliceSome(s, i)
 		} else {
 			n = l.copySome(s, i)

@@ -66,9 +66,11 @@ func (l *loop) recall(epoch Epoch) {
 			continue
 		}
 		switch s.state {
-		case connecting:
+		case connecting, opening:
 			l.withdraw(s)
 			l.ask(s, -1)
+		case greeting:
+			l.leaveServer(s)
 		case waiting:
 			l.unschedule(s)
 			l.ask(s, -1)
@@ -85,7 +87,7 @@ func (l *loop) killFrontend(frontend int32, c Cause) (n int) {
 		case s.state == relaying:
 			l.doom(s, c)
 			n++
-		case s.state == connecting || s.state == waiting:
+		case s.state != free && s.state != doomed:
 			l.kill(s, c)
 		}
 	}

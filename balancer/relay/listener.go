@@ -263,7 +263,11 @@ func (l *loop) adopt(o order) {
 	d.fd = o.fd
 	d.heard, d.wrote = s.accepted, s.accepted
 	l.frontends.at(s.frontend)
-	l.become(s, asking)
 	l.tuneSocket(d.fd)
+	if l.engine.frontend(s.frontend).options.Load().PostgreSQL {
+		l.greet(s)
+		return
+	}
+	l.become(s, asking)
 	l.ask(s, -1)
 }

@@ -75,6 +75,8 @@ type loop struct {
 	publishAt          time.Duration
 	acceptAt           time.Duration // when a listener has rested; never = none rests
 	complainAt         time.Duration
+	rude               int // malformed openings, until
+	rudeUntil          time.Duration
 	sweep              sweep
 	busy               busyness
 	ends               ends
@@ -263,7 +265,7 @@ func (l *loop) dispatch(ev *unix.EpollEvent) {
 func (l *loop) onEvent(s *session, i int, events uint32) {
 	if i == serverSide && s.state == connecting {
 		l.onConnecting(s, events)
-		if s.state != relaying {
+		if s.state != relaying && s.state != opening {
 			return
 		}
 	}
@@ -293,6 +295,10 @@ func (l *loop) onEvent(s *session, i int, events uint32) {
 		}
 	case relaying:
 		l.pump(s)
+	case greeting:
+		l.onGreeting(s)
+	case opening:
+		l.onOpening(s)
 	}
 }
 

@@ -115,6 +115,7 @@ const (
 	Exhausted                  // R: no descriptor, port or memory
 	PeerVanished               // the sweeper found a peer that no longer acknowledges
 	Denied                     // refused by the Director
+	Malformed                  // P: a client whose opening is none
 )
 
 // Record is one session that ended.
@@ -124,6 +125,7 @@ type Record struct {
 	Ticket    Ticket // as it was last; Target.Server is -1 if it never had one
 	Cause     Cause
 	Connected bool          // the server's side was once established
+	Greeting  bool          // the client was to speak: its opening was not whole
 	Waited    time.Duration // from accept to the last connect's start
 	Connect   time.Duration // of the connect that worked
 	Lasted    time.Duration // from accept to end
@@ -152,10 +154,10 @@ type BackendOptions struct {
 
 // Counters are totals since the start; Current is now.
 type Counters struct {
-	Current int64              // sessions, connects included (for a frontend: clients, waiting ones included)
-	Total   uint64             // clients accepted (frontend), sessions established (server)
-	In, Out uint64             // bytes from clients to servers, and back, when the other side's socket took them
-	Refused uint64             // clients that Route refused (frontend), connects that failed (server)
-	Ended   [Denied + 1]uint64 // by Cause
-	MaxSeen int64              // highest Current
+	Current int64                 // sessions, connects included (for a frontend: clients, waiting ones included)
+	Total   uint64                // clients accepted (frontend), sessions established (server)
+	In, Out uint64                // bytes from clients to servers, and back, when the other side's socket took them
+	Refused uint64                // clients that Route refused (frontend), connects that failed (server)
+	Ended   [Malformed + 1]uint64 // by Cause
+	MaxSeen int64                 // highest Current
 }

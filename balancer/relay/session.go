@@ -3,6 +3,8 @@ package relay
 import (
 	"net/netip"
 	"time"
+
+	"pointsman/balancer/pgwire"
 )
 
 // A session's life. become is the only place that changes state.
@@ -40,6 +42,8 @@ const (
 	connecting
 	relaying
 	doomed
+	greeting // of PostgreSQL sessions only, as the next: see opening.go
+	opening
 )
 
 // The two sides of a session; also the index of a direction, by its source.
@@ -60,6 +64,7 @@ const (
 	unsure                      // what was written to it may not be acknowledged yet
 	kept                        // keepalive is on
 	watched                     // registered for events
+	gated                       // a server's: authentication goes on, and what it says is looked at first
 )
 
 // never is a deadline that does not come.
@@ -118,8 +123,10 @@ type session struct {
 	target, client            endpoint
 
 	failures    int32
-	burst       int32 // of them without a rest
-	failed      int32 // server of the last failed connect, or -1
+	burst       int16          // of them without a rest
+	joined      bool           // counted among the sessions of its server
+	request     pgwire.Request // what the kept opening asks for; None = nothing is kept
+	failed      int32          // server of the last failed connect, or -1
 	failedEpoch Epoch
 	failedAt    time.Duration
 
@@ -131,9 +138,13 @@ type session struct {
 	retry       time.Duration // when to ask again
 	finAt       time.Duration
 
+	// What a PostgreSQL client said last: kept until its server has answered.
+	opening  int32 // index of the chunk, or -1
+	openSize int16 // bytes
+	sent     int16 // of them, to the present server
+
 	// Where pointers have 64 bits, a session is five cache lines: one for each
 	// side, and a third for what else an ordinary event looks at.
-	_ [8]byte
 }
 
 // ticket is what the client occupies with the Director.
@@ -203,6 +214,7 @@ func (l *loop) closeSide(s *session, i int, how closing) {
 func (l *loop) finish(s *session, c Cause, toClient, toServer closing) {
 	l.closeSide(s, clientSide, toClient)
 	l.closeSide(s, serverSide, toServer)
+	l.forgetOpening(s)
 	l.account(s, c)
 	if s.place != Nowhere {
 		l.director.Release(s.ticket(), c)
@@ -224,15 +236,13 @@ func (l *loop) account(s *session, c Cause) {
 	if s.connected {
 		l.servers.at(s.server).Ended[c]++
 	}
-	if s.state == connecting || s.state == relaying || s.state == doomed {
-		l.engine.server(s.server).current.Add(-1)
-	}
+	l.part(s)
 	l.changed = true
 	if f.options.Load().LogSessions {
 		r := &l.record
 		*r = Record{
 			Frontend: s.frontend, Client: s.client.addrPort(), Ticket: s.ticket(), Cause: c,
-			Connected: s.connected, Lasted: l.now - s.accepted, Failures: int(s.failures),
+			Connected: s.connected, Greeting: s.state == greeting, Lasted: l.now - s.accepted, Failures: int(s.failures),
 			In: s.side[clientSide].passed, Out: s.side[serverSide].passed,
 			Accepted: l.engine.started.Add(s.accepted),
 		}
@@ -249,6 +259,19 @@ func (l *loop) account(s *session, c Cause) {
 		l.director.Ended(r)
 	}
 	l.leave(f)
+}
+
+// join counts the session among those of its server, until part.
+func (l *loop) join(s *session) {
+	s.joined = true
+	l.engine.server(s.server).join()
+}
+
+func (l *loop) part(s *session) {
+	if s.joined {
+		s.joined = false
+		l.engine.server(s.server).current.Add(-1)
+	}
 }
 
 // list is a doubly linked list of sessions through their slots.

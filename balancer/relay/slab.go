@@ -26,7 +26,7 @@ func (b *slab) get() *session {
 	s := b.at(b.free)
 	b.free = s.next
 	b.live++
-	*s = session{slot: s.slot, next: -1, prev: -1, timer: -1, server: -1, failed: -1,
+	*s = session{slot: s.slot, next: -1, prev: -1, timer: -1, server: -1, failed: -1, opening: -1,
 		side: [2]side{emptySide(s.side[clientSide].generation), emptySide(s.side[serverSide].generation)}}
 	return s
 }

@@ -266,6 +266,15 @@ func recv(fd int32, b []byte) (n int, errno unix.Errno) {
 	}
 }
 
+// peek is recv, but what it returns stays to be read.
+func peek(fd int32, b []byte) (n int, errno unix.Errno) {
+	r, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_PEEK, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), 0
+}
+
 // send may take less than all of b.
 func send(fd int32, b []byte) (n int, errno unix.Errno) {
 	for {

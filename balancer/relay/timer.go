@@ -80,6 +80,12 @@ func (l *loop) arm(s *session) {
 	switch s.state {
 	case waiting:
 		due = min(s.retry, s.giveUp)
+	case greeting:
+		due = s.giveUp
+	case opening:
+		if !s.slow {
+			due = s.started + slowConnect
+		}
 	case connecting:
 		due = l.connectDeadline(s)
 		if !s.slow {
@@ -112,6 +118,11 @@ func (l *loop) expire() {
 			l.connectIsLate(s)
 		case relaying:
 			l.relayIsLate(s)
+		case greeting:
+			l.finish(s, ClientTimeout, politely, reset)
+		case opening:
+			s.slow = true
+			l.observe(s, ConnectSlow)
 		}
 	}
 }
