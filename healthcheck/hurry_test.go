@@ -25,8 +25,9 @@ func TestMonitorNoticesAPromotion(t *testing.T) {
 		var worst time.Duration
 		for writable := 4 * time.Second; writable < 4120*ms; writable += ms {
 			synctest.Test(t, func(t *testing.T) {
-				s := play(t, delayed(delay, writable), passes, nil)
-				s.rest.holds = func(at time.Duration) bool { return at > writable-time.Second }
+				s := play(t, delayed(delay, writable), passes, func(o *MonitorOptions) {
+					o.Prober.(*fake).holds = func(at time.Duration) bool { return at > writable-time.Second }
+				})
 				s.m.SetTransition(true)
 				s.run(8 * time.Second)
 				s.stop()
@@ -56,8 +57,7 @@ func TestMonitorPromotionThatHangs(t *testing.T) {
 					return Refused, ms
 				}
 				return Status, 5 * ms
-			}, passes, nil)
-			s.rest.holds = func(time.Duration) bool { return true }
+			}, passes, func(o *MonitorOptions) { o.Prober.(*fake).holds = func(time.Duration) bool { return true } })
 			s.run(10 * time.Second)
 			s.stop()
 			haste, after := 0, 0
@@ -85,8 +85,10 @@ func TestMonitorPromotionThatHangs(t *testing.T) {
 // is not hastened.
 func TestMonitorPromotionOfALeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := play(t, until(5*time.Second, always(Status, 5*ms), passes), passes, startUp)
-		s.rest.holds = func(at time.Duration) bool { return at > 3*time.Second }
+		s := play(t, until(5*time.Second, always(Status, 5*ms), passes), passes, func(o *MonitorOptions) {
+			startUp(o)
+			o.Prober.(*fake).holds = func(at time.Duration) bool { return at > 3*time.Second }
+		})
 		s.run(8 * time.Second)
 		s.stop()
 		quick := 0
