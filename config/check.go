@@ -10,7 +10,7 @@ import (
 // Problem is something that only the whole configuration shows to be wrong.
 // A reader turns Section, Index and Key into a place in its file.
 type Problem struct {
-	Section string // type of the section: "frontend", "backend", "server", or "" for the whole file
+	Section string // type of the section: "frontend", "backend", "server", "dcs", or "" for the whole file
 	Index   int    // of the section among those of its type, in file order
 	Key     string // option; "" = the section as a whole
 	Item    int    // of the value, if the option is a list
@@ -27,6 +27,7 @@ func Check(c *Config, servers []Server) []Problem {
 	k.backends()
 	k.servers(servers)
 	k.frontends()
+	k.dcs()
 	if len(c.Frontends) == 0 {
 		k.add("", 0, "", "", "no frontend: at least one `config frontend` with a `list bind` is needed")
 	}

@@ -172,7 +172,7 @@ func TestNearest(t *testing.T) {
 			t.Errorf("%q is near %q, want %q", given, got, want)
 		}
 	}
-	for given, want := range map[string]string{"fronted": "frontend", "bakend": "backend", "servers": "server", "Global": "global", "resolver": "", "dcs": "", "listen": ""} {
+	for given, want := range map[string]string{"fronted": "frontend", "bakend": "backend", "servers": "server", "Global": "global", "resolver": "", "dcss": "dcs", "listen": ""} {
 		if got := config.Nearest(given, config.SectionTypes()); got != want {
 			t.Errorf("%q is near %q, want %q", given, got, want)
 		}

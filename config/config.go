@@ -16,6 +16,7 @@ type Config struct {
 	Global    Global
 	Frontends []Frontend
 	Backends  []Backend
+	DCS       []DCS
 }
 
 // Global holds what belongs to the process and to no single service.

@@ -82,6 +82,8 @@ func newSection(sectionType string) any {
 		return new(config.NewFrontend("section"))
 	case "backend":
 		return new(config.NewBackend("section"))
+	case "dcs":
+		return new(config.NewDCS("section"))
 	}
 	return new(config.NewServer("section"))
 }
@@ -181,6 +183,29 @@ func TestKinds(t *testing.T) {
 		integers("server.maxconn", "MaxConn", 0, 1_000_000),
 		integers("server.weight", "Weight", 0, 256),
 		{"server.backup", "Backup", booleans, notBooleans},
+
+		{"dcs.name", "Name", names, notNames},
+		{"dcs.type", "Type", values{"etcd3": config.Etcd3}, refusals{"": no, "etcd": no, "consul": no}},
+		{"dcs.endpoint", "Endpoints", values{
+			"http://192.168.9.100:2379": []config.Endpoint{{Address: config.HostPort{Host: "192.168.9.100", Port: 2379}}},
+			"https://etcd1.lan:443/":    []config.Endpoint{{TLS: true, Address: config.HostPort{Host: "etcd1.lan", Port: 443}}},
+			"http://[FD00:0::1]:1":      []config.Endpoint{{Address: config.HostPort{Host: "fd00::1", Port: 1}}},
+		}, refusals{
+			"": "lacks `http://` or `https://`", "192.168.9.100:2379": "lacks `http://` or `https://`", "unix:///x": "lacks `http://` or `https://`", "http://https://h:1": "lacks `http://` or `https://`",
+			"http://": "lacks `:PORT`", "http://h": "lacks `:PORT`", "https://10.0.0.1": "lacks `:PORT`", "http://h:0": "has a port that is not allowed", "http://h:1:2": "is an IPv6 address without brackets, or has a `:` too many",
+			"http://h:1/v3": "has a path", "http://h:1?x": "has a path", "http://h:1//": "has a path", "http://u:p@h:1": "holds a user; see `user` and `password_file`",
+			"http://:2379": "is neither an IP address nor a host name", "http://0.0.0.0:2379": "is not the address of a host",
+		}},
+		{"dcs.scope", "Scope", values{"nocodb-cluster": "nocodb-cluster", "a/b": "a/b", strings.Repeat("s", 255): strings.Repeat("s", 255)}, refusals{"": no, "a b": no, "a\n": no, strings.Repeat("s", 256): no}},
+		{"dcs.namespace", "Namespace", values{"/patroni": "/patroni", "patroni/": "patroni/", "/": "/"}, refusals{"": no, "/a b": no}},
+		{"dcs.backend", "Backends", values{"bk": []string{"bk"}}, refusals{"": no, "a b": no}},
+		{"dcs.user", "User", values{"u@x y": "u@x y"}, refusals{"a\x00b": no, strings.Repeat("u", 64): no}},
+		{"dcs.password_file", "PasswordFile", paths, notPaths},
+		{"dcs.ca", "CA", paths, notPaths},
+		{"dcs.cert", "Cert", paths, notPaths},
+		{"dcs.key", "Key", paths, notPaths},
+		{"dcs.sni", "SNI", values{"etcd.lan": "etcd.lan"}, refusals{"": "is neither an IP address nor a host name"}},
+		{"dcs.insecure", "Insecure", booleans, notBooleans},
 	}
 	tried := map[string]bool{}
 	for _, s := range samples {

@@ -27,6 +27,7 @@ var Reference = []SectionRef{
 	{Type: "frontend", Doc: "Addresses to listen on, and the backend that serves them.", Keys: frontendKeys},
 	{Type: "backend", Doc: "A group of servers: how they are checked, and how one is chosen for a new session.", Keys: backendKeys},
 	{Type: "server", Doc: "One PostgreSQL node of a backend.", Keys: serverKeys},
+	{Type: "dcs", Doc: "The etcd cluster in which Patroni keeps who leads. Where that changes, the servers are asked at once.", Keys: dcsKeys},
 }
 
 // Lookup returns the description of a section type, or nil.
@@ -67,8 +68,8 @@ func SectionTypes() []string {
 	return types
 }
 
-// Set parses text and stores it in dst, a *Global, *Frontend, *Backend or
-// *Server to which the key belongs. Of a list it adds one value. The error is a
+// Set parses text and stores it in dst, a *Global, *Frontend, *Backend,
+// *Server or *DCS to which the key belongs. Of a list it adds one value. The error is a
 // phrase to stand behind the value ("lacks `:PORT`", "is not allowed");
 // Allowed says what would be right.
 func (k *Key) Set(dst any, text string) error { return k.set(dst, text) }

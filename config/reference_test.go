@@ -74,6 +74,7 @@ func TestReferenceIsWhole(t *testing.T) {
 		"frontend": new(config.Frontend),
 		"backend":  new(config.Backend),
 		"server":   new(config.Server),
+		"dcs":      new(config.DCS),
 	}
 	if len(config.Reference) != len(sections) || len(config.SectionTypes()) != len(sections) {
 		t.Errorf("the reference has %v", config.SectionTypes())
@@ -126,8 +127,8 @@ func TestReferenceIsWhole(t *testing.T) {
 // Setting each default changes nothing of what the constructors return.
 func TestReferenceDefaults(t *testing.T) {
 	global, frontend := config.NewGlobal(), config.NewFrontend("n")
-	backend, server := config.NewBackend("n"), config.NewServer("n")
-	for sectionType, dst := range map[string]any{"global": &global, "frontend": &frontend, "backend": &backend, "server": &server} {
+	backend, server, dcs := config.NewBackend("n"), config.NewServer("n"), config.NewDCS("n")
+	for sectionType, dst := range map[string]any{"global": &global, "frontend": &frontend, "backend": &backend, "server": &server, "dcs": &dcs} {
 		before := reflect.ValueOf(dst).Elem().Interface()
 		for _, k := range config.Lookup(sectionType).Keys {
 			if k.Default == "" {
@@ -141,7 +142,7 @@ func TestReferenceDefaults(t *testing.T) {
 			t.Errorf("%s: %+v became %+v", sectionType, before, after)
 		}
 	}
-	if frontend.Name != "n" || backend.Name != "n" || server.Name != "n" {
+	if frontend.Name != "n" || backend.Name != "n" || server.Name != "n" || dcs.Name != "n" {
 		t.Error("the section's name is not the default of the name")
 	}
 }

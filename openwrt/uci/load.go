@@ -120,6 +120,10 @@ func (d *decoder) section(s *Section) {
 		server := config.NewServer(s.Name)
 		d.options(s, &server)
 		d.servers = append(d.servers, server)
+	case "dcs":
+		dcs := config.NewDCS(s.Name)
+		d.options(s, &dcs)
+		d.config.DCS = append(d.config.DCS, dcs)
 	default:
 		text := "want one of " + strings.Join(config.SectionTypes(), ", ")
 		if near := config.Nearest(s.Type, config.SectionTypes()); near != "" {

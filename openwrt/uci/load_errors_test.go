@@ -22,6 +22,7 @@ const wantName = "; want letters, digits, '-', '_', '.' and ':', at most 63"
 func TestDecodeErrors(t *testing.T) {
 	const backend, server, global = "config backend 'bk'\n", "config server 's1'\n", "config global 'g'\n"
 	const server2 = "config server 's2'\n option backend 'bk'\n option address '10.0.0.2:5432'\n"
+	const dcs = "config dcs 'etcd'\n list endpoint 'http://10.0.0.1:2379'\n option scope 's'\n"
 	tests := []struct{ name, text, want string }{
 		{"dangling backend of a server", "config server 's2'\n option backend 'bkk'\n option address 'h:1'\n",
 			"f:9: server 's2': option 'backend': 'bkk': no such backend; did you mean 'bk'?"},
@@ -55,7 +56,7 @@ func TestDecodeErrors(t *testing.T) {
 			"f:8: unknown section type 'fronted'; did you mean 'frontend'?"},
 
 		{"unknown section type", "config resolver 'x'\n",
-			"f:8: unknown section type 'resolver'; want one of global, frontend, backend, server"},
+			"f:8: unknown section type 'resolver'; want one of global, frontend, backend, server, dcs"},
 		{"unknown option", global + " option zyx '1'\n",
 			"f:9: global 'g': option 'zyx': unknown; a section of type global has no such option"},
 		{"option of another section", server + " option inter '1s'\n",
@@ -101,6 +102,23 @@ func TestDecodeErrors(t *testing.T) {
 			"f:9: server 's1': option 'weight': \"a\\nb\" is not allowed; want a whole number, 0 to 256\n" +
 				`f:11: server 's1': option 'backup': "x\x1b" is not allowed; want '0' or '1' (also no/yes, off/on, false/true, disabled/enabled)`},
 
+		{"dcs without anything", "config dcs 'etcd'\n",
+			"f:8: dcs 'etcd': option 'scope': missing; want printable text without blanks, at most 255 bytes\n" +
+				"f:8: dcs 'etcd': option 'endpoint': at least one 'list endpoint' is needed"},
+		{"dcs without a scheme", dcs + " list endpoint '10.0.0.2:2379'\n",
+			"f:11: dcs 'etcd': option 'endpoint': '10.0.0.2:2379' lacks 'http://' or 'https://'; want 'http://HOST:PORT' or 'https://HOST:PORT', the host an IP address or a name, the port 1 to 65535"},
+		{"dcs of another kind", dcs + " option type 'consul'\n",
+			"f:11: dcs 'etcd': option 'type': 'consul' is not allowed; want one of 'etcd3'"},
+		{"dcs with a dangling backend", dcs + " list backend 'bk'\n list backend 'bkk'\n",
+			"f:12: dcs 'etcd': option 'backend': 'bkk': no such backend; did you mean 'bk'?"},
+		{"dcs with a CA that nobody asks", dcs + " option ca '/ca.pem'\n option insecure 1\n",
+			"f:11: dcs 'etcd': option 'ca': '/ca.pem': has no effect, as no endpoint begins with https://\n" +
+				"f:12: dcs 'etcd': option 'insecure': '1': has no effect, as no endpoint begins with https://"},
+		{"dcs with a user alone", dcs + " option user 'u'\n",
+			"f:11: dcs 'etcd': option 'user': 'u': password_file is missing; a user and its password go together"},
+		{"dcs with a password in the file", dcs + " option password 'p'\n",
+			"f:11: dcs 'etcd': option 'password': unknown; did you mean 'password_file'?"},
+
 		// What no line of a file with a syntax error shows for itself is not reported.
 		{"syntax errors and others", "config server 'postgres-2'\n option address 'h:1'\nconfig server 's3'\n option fall 1 2\n option weight x\nconfig server\n",
 			"f:8: invalid section name 'postgres-2'; letters, digits and '_' are allowed\n" +
@@ -114,8 +132,6 @@ func TestDecodeErrors(t *testing.T) {
 			"f:9: global 'g': option 'sockmap': unknown; a section of type global has no such option"},
 		{"protocol", "config frontend 'ft'\n option protocol 'postgresql'\n",
 			"f:9: frontend 'ft': option 'protocol': unknown; a section of type frontend has no such option"},
-		{"dcs", "config dcs 'etcd'\n",
-			"f:8: unknown section type 'dcs'; want one of global, frontend, backend, server"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -82,6 +82,24 @@ func TestDocumentedConfig(t *testing.T) {
 	}
 }
 
+// TestDocumentedDCS reads the section that the documentation shows behind the
+// shipped configuration.
+func TestDocumentedDCS(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(doc), "```\nconfig dcs")
+	text, _, _ = strings.Cut(text, "```")
+	if !found {
+		t.Fatal("the documentation shows no section of type dcs")
+	}
+	c := decode(t, string(openwrt.Config)+"config dcs"+text)
+	if len(c.DCS) != 1 || len(c.DCS[0].Endpoints) != 3 || c.DCS[0].LeaderKey() != "/patroni/nocodb-cluster/leader" {
+		t.Errorf("it is read as %+v", c.DCS)
+	}
+}
+
 // The documentation shows these errors.
 func TestDocumentedErrors(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/configuration.md")
