@@ -10,11 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
 	"pointsman/bench/postgres"
+	"pointsman/netlab"
 )
 
 const (
@@ -51,14 +51,14 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) (err er
 	if err := raiseDescriptorLimit(); err != nil {
 		return err
 	}
-	if err := sweep(); err != nil {
+	if _, err := netlab.Sweep(labKind); err != nil {
 		return err
 	}
 	h := &harness{warm: warmUp, measure: o.measure, settle: settle, sites: map[string]site{}}
 	if h.self, err = os.Executable(); err != nil {
 		return err
 	}
-	if h.dir, err = os.MkdirTemp("", namePrefix+strconv.Itoa(os.Getpid())+"-"); err != nil {
+	if h.dir, err = os.MkdirTemp("", netlab.Prefix(labKind)); err != nil {
 		return err
 	}
 	defer os.RemoveAll(h.dir)

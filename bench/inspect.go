@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"pointsman/netlab"
 )
 
 // inspection is what is looked at in a run of its own, as it slows the proxy
@@ -252,7 +254,7 @@ func openSyscalls(threads []int) (*syscalls, error) {
 // tracepoints returns the numbers of relayCalls' tracepoints, and of that of
 // all calls. They are read from a mount of tracefs that lasts only so long.
 func tracepoints() (ids map[string]uint64, err error) {
-	dir, err := os.MkdirTemp("", namePrefix+strconv.Itoa(os.Getpid())+"-tracefs-")
+	dir, err := os.MkdirTemp("", netlab.Prefix(labKind)+"tracefs-")
 	if err != nil {
 		return nil, err
 	}

@@ -4,12 +4,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pointsman/netlab"
 )
 
 func needsRoot(t *testing.T) {
@@ -35,14 +36,15 @@ func TestNamespaces(t *testing.T) {
 	needsRoot(t)
 	h := newHarness(t)
 	n := newNetwork()
+	prefix := netlab.Prefix(labKind)
 	defer n.close()
 	p := proxy{name: "copy", program: h.self, args: []string{"copy", "{listen}", "{target}"}}
 	var err error
 	if h.sites[p.name], err = n.site(p.name); err != nil {
 		t.Fatal(err)
 	}
-	if len(namespaces(t, n.prefix)) != 4 { // the last is PostgreSQL's
-		t.Errorf("namespaces: %v", namespaces(t, n.prefix))
+	if len(namespaces(t, prefix)) != 4 { // the last is PostgreSQL's
+		t.Errorf("namespaces: %v", namespaces(t, prefix))
 	}
 	var own, after unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
@@ -65,7 +67,7 @@ func TestNamespaces(t *testing.T) {
 		if err != nil || s.Ops == 0 || s.CPU != 0 {
 			t.Errorf("through a rule of the kernel: %+v, %v", s.usage, err)
 		}
-		h.sites["dnat"].router.inside(func() error {
+		h.sites["dnat"].router.Inside(func() error {
 			if rules, err := exec.Command(dnat[0].program, "list", "ruleset").Output(); err != nil || len(rules) > 0 {
 				t.Errorf("rules that are left: %s, %v", rules, err)
 			}
@@ -85,42 +87,8 @@ func TestNamespaces(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("a process outlived its namespace")
 	}
-	if left := namespaces(t, n.prefix); len(left) > 0 {
+	if left := namespaces(t, prefix); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
-	}
-}
-
-// What runs that died have left is removed; what belongs to the living stays.
-func TestSweep(t *testing.T) {
-	needsRoot(t)
-	gone := exec.Command("true")
-	if err := gone.Run(); err != nil {
-		t.Fatal(err)
-	}
-	dead := &network{prefix: namePrefix + strconv.Itoa(gone.Process.Pid) + "-"}
-	living := newNetwork()
-	for _, n := range []*network{dead, living} {
-		if _, err := n.place("x"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	defer living.close()
-	dir := filepath.Join(os.TempDir(), dead.prefix+"dir")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := sweep(); err != nil {
-		t.Error(err)
-	}
-	if left := namespaces(t, dead.prefix); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
-	if _, err := os.Stat(dir); err == nil {
-		t.Errorf("left behind: %s", dir)
-		os.Remove(dir)
-	}
-	if len(namespaces(t, living.prefix)) != 1 {
-		t.Error("a namespace of a living run was removed")
 	}
 }
 
@@ -128,7 +96,7 @@ func TestSweep(t *testing.T) {
 func TestInterruptRemovesNamespaces(t *testing.T) {
 	needsRoot(t)
 	interrupted(t, inNamespaces)
-	if left := namespaces(t, newNetwork().prefix); len(left) > 0 {
+	if left := namespaces(t, netlab.Prefix(labKind)); len(left) > 0 {
 		t.Errorf("left behind: %s", strings.Join(left, " "))
 	}
 }

@@ -5,44 +5,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 
-	"github.com/vishvananda/netns"
+	"pointsman/netlab"
 )
 
 // place is a network namespace in which processes run.
-type place struct {
-	ns   netns.NsHandle
-	name string
-}
+type place = *netlab.Namespace
 
 // here is the namespace that we were started in.
-var here = place{ns: netns.None()}
-
-// inside runs f on a thread that is in the place meanwhile.
-func (p place) inside(f func() error) error {
-	if !p.ns.IsOpen() {
-		return f()
-	}
-	runtime.LockOSThread()
-	home, err := netns.Get()
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("looking where we are: %w", err)
-	}
-	defer home.Close()
-	if err := netns.Set(p.ns); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("entering %s: %w", p.name, err)
-	}
-	failed := f()
-	if err := netns.Set(home); err != nil {
-		// The thread stays locked: nobody else shall find himself elsewhere.
-		return fmt.Errorf("coming back from %s: %w", p.name, err)
-	}
-	runtime.UnlockOSThread()
-	return failed
-}
+var here place
 
 // site is where one proxy is measured: the load comes from the LAN, the proxy
 // runs on the router, and the servers are behind it.

@@ -32,7 +32,7 @@ func start(at place, dir, name, program string, env []string, args ...string) (*
 	p.cmd.Env = append(os.Environ(), env...)
 	// nginx passes SIGTERM on to its workers; SIGKILL would leave them.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := at.inside(p.cmd.Start); err != nil {
+	if err := at.Inside(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	go func() { p.ended <- p.cmd.Wait() }()

@@ -229,7 +229,7 @@ func (p proxy) install(at place, s setup) (remove func() error, err error) {
 		return nil, err
 	}
 	nft := func(args ...string) error {
-		return at.inside(func() error {
+		return at.Inside(func() error {
 			if text, err := exec.Command(p.program, args...).CombinedOutput(); err != nil {
 				return fmt.Errorf("%s %s: %w: %s", p.program, strings.Join(args, " "), err, text)
 			}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pointsman/netlab"
 )
 
 // How the share of user mode was measured.
@@ -77,7 +79,7 @@ func newReport(o options) *report {
 		r.Kernel = unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:])
 	}
 	// It decides how smoothly a bulk stream flows.
-	r.TCP = congestionControl
+	r.TCP = netlab.CongestionControl
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil && o.place == onLoopback {
 		r.TCP = strings.TrimSpace(string(text))
 	}

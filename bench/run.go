@@ -159,7 +159,7 @@ func (h *harness) load(ctx context.Context, at site, dir string, j job) (sample,
 // ready waits until a greeting is answered by p at addr, seen from a place.
 func ready(ctx context.Context, from place, p *process, addr netip.AddrPort, greeting []byte) error {
 	for limit := time.Now().Add(10 * time.Second); ; {
-		err := from.inside(func() error { return probe(addr, greeting) })
+		err := from.Inside(func() error { return probe(addr, greeting) })
 		if err == nil {
 			return nil
 		}

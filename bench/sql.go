@@ -41,7 +41,7 @@ func (h *harness) startSQL(ctx context.Context) error {
 	} else if conf.Listen, err = freeAddress(0); err != nil {
 		return err
 	}
-	return at.inside(func() error {
+	return at.Inside(func() error {
 		h.sql, err = postgres.Start(ctx, conf)
 		return err
 	})
@@ -63,7 +63,7 @@ func (h *harness) runSQL(ctx context.Context, at site, p proxy, w workload, set 
 		set.Target = netip.AddrPortFrom(at.postgres, postgresPort)
 	}
 	return h.through(ctx, at, p, w, set, func(pids []int) (s sample, err error) {
-		err = at.lan.inside(func() error {
+		err = at.lan.Inside(func() error {
 			s, err = h.loadSQL(ctx, w, set.Listen, &meter{start: time.Now(), proxy: pids, server: os.Getpid(), inspect: look})
 			return err
 		})

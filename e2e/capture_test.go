@@ -42,7 +42,7 @@ func newCapture(n *network, nodes []*member) (*capture, error) {
 	c := &capture{}
 	for _, m := range nodes {
 		var fd int
-		err := inside(n.middle, func() (err error) {
+		err := n.middle.Inside(func() (err error) {
 			fd, err = openTap(m.name)
 			return err
 		})

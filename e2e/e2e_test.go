@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pointsman/netlab"
 )
 
 var (
@@ -88,8 +90,10 @@ func lacks() error {
 	}
 	if os.Geteuid() != 0 {
 		errs = append(errs, errors.New("not root"))
-	} else if err := onOwnThread(func() error { return syscall.Unshare(syscall.CLONE_NEWNET) }); err != nil {
-		errs = append(errs, fmt.Errorf("no network namespaces: %w", err))
+	} else if ns, err := netlab.Unnamed(); err != nil {
+		errs = append(errs, err)
+	} else {
+		ns.Close()
 	}
 	return errors.Join(errs...)
 }
@@ -147,7 +151,7 @@ func TestEndToEnd(t *testing.T) {
 	}
 	fmt.Printf("\n%s\n%.0f s in all\n\n", w.report.table(), w.report.Seconds)
 	if *keepFlag {
-		fmt.Printf("The cluster runs on until ctrl-C. Look inside with:\n  ip netns exec %sclients psql '%s'\n  ls %s\n", w.net.prefix, w.ways[0].dsn, w.spawn.dir)
+		fmt.Printf("The cluster runs on until ctrl-C. Look inside with:\n  ip netns exec %sclients psql '%s'\n  ls %s\n", netlab.Prefix(labKind), w.ways[0].dsn, w.spawn.dir)
 		<-ctx.Done()
 	}
 }
@@ -162,12 +166,12 @@ func newWorld(ctx context.Context, t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	swept, err := sweep()
+	swept, err := netlab.Sweep(labKind)
 	must(err)
 	if len(swept) > 0 {
 		t.Logf("removed what a run that died has left: %s", strings.Join(swept, " "))
 	}
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d", namePrefix, os.Getpid()))
+	dir := filepath.Join(os.TempDir(), netlab.Prefix(labKind)+"run")
 	must(os.Mkdir(dir, 0o755))
 	t.Cleanup(func() {
 		if *logsFlag != "" {

@@ -16,8 +16,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/vishvananda/netns"
 )
 
 // spawner starts processes in namespaces. All are forked by one thread that
@@ -92,13 +90,7 @@ func (s *spawner) start(h *host, c command) (*process, error) {
 		copied.Go(func() { copyLines(read, log, c.line) })
 	}
 	started := make(chan error)
-	s.jobs <- func() {
-		err := netns.Set(h.ns)
-		if err == nil {
-			err = p.cmd.Start()
-		}
-		started <- err
-	}
+	s.jobs <- func() { started <- h.Inside(p.cmd.Start) }
 	err = <-started
 	if write != nil {
 		write.Close()

@@ -2,19 +2,19 @@ package relay
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"pointsman/netlab"
 )
 
 // inNamespace runs the calling test again, in a child process with a network
@@ -48,10 +48,7 @@ func TestOutOfPorts(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	if err := setUp("lo"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40001"), 0); err != nil {
+	if err := hereUp(t).Sysctl("net/ipv4/ip_local_port_range", "40000 40001"); err != nil {
 		t.Fatal(err)
 	}
 	r := newRig(t, func(s *setup) { s.listen = "127.0.0.1:5000" })
@@ -174,114 +171,79 @@ func acceptedOn(t *testing.T, l net.Listener) (net.Listener, <-chan *net.TCPConn
 }
 
 // peerHost is another network namespace, 192.0.2.2 (RFC 5737) to our 192.0.2.1.
-// What it does runs on a thread that lives there.
-type peerHost struct{ do chan func() }
+type peerHost struct{ *netlab.Namespace }
 
-func newPeerHost(t *testing.T) *peerHost {
+func newPeerHost(t *testing.T) peerHost {
 	t.Helper()
-	h := &peerHost{do: make(chan func())}
-	ready := make(chan error)
-	home, err := os.Open("/proc/self/ns/net")
+	far, err := netlab.Unnamed()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer home.Close()
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ready <- h.arrive(int(home.Fd()))
-		for f := range h.do {
-			f()
-		}
-	}()
-	if err := <-ready; err != nil {
+	t.Cleanup(far.Close)
+	here := hereUp(t)
+	err = errors.Join(
+		here.Cable("near", far, "far"),
+		here.Address("near", netip.MustParsePrefix("192.0.2.1/24")),
+		far.Address("far", netip.MustParsePrefix("192.0.2.2/24")),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { close(h.do) })
-	for _, name := range []string{"lo", "near"} {
-		if err := setUp(name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := addAddress("near", "192.0.2.1/24"); err != nil {
-		t.Fatal(err)
-	}
-	return h
+	return peerHost{far}
 }
 
-// arrive moves the thread to a new namespace, with a cable to the old one.
-func (h *peerHost) arrive(home int) error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("unsharing the network: %w", err)
-	}
-	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "far"}, PeerName: "near", PeerNamespace: netlink.NsFd(home)}
-	if err := netlink.LinkAdd(cable); err != nil {
-		return fmt.Errorf("adding a veth pair: %w", err)
-	}
-	if err := setUp("far"); err != nil {
-		return err
-	}
-	return addAddress("far", "192.0.2.2/24")
-}
-
-func setUp(name string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("finding %s: %w", name, err)
-	}
-	return netlink.LinkSetUp(link)
-}
-
-func addAddress(name, address string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("finding %s: %w", name, err)
-	}
-	a, err := netlink.ParseAddr(address)
-	if err != nil {
-		return err
-	}
-	return netlink.AddrAdd(link, a)
-}
-
-// on runs f in the peer's namespace.
-func (h *peerHost) on(t *testing.T, f func() error) {
+// hereUp is the child's own namespace, with its lo up.
+func hereUp(t *testing.T) *netlab.Namespace {
 	t.Helper()
-	errs := make(chan error)
-	h.do <- func() { errs <- f() }
-	if err := <-errs; err != nil {
+	here, err := netlab.Here()
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(here.Close)
+	if err := here.SetUp("lo"); err != nil {
+		t.Fatal(err)
+	}
+	return here
 }
 
-func (h *peerHost) listen(t *testing.T) (l net.Listener) {
-	h.on(t, func() (err error) { l, err = net.Listen("tcp", "192.0.2.2:0"); return err })
+func (h peerHost) listen(t *testing.T) (l net.Listener) {
+	t.Helper()
+	err := h.Inside(func() (err error) { l, err = net.Listen("tcp", "192.0.2.2:0"); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
 	return l
 }
 
-func (h *peerHost) dial(t *testing.T, addr string) (c *net.TCPConn) {
-	h.on(t, func() error {
+func (h peerHost) dial(t *testing.T, addr string) *net.TCPConn {
+	t.Helper()
+	var conn net.Conn
+	err := h.Inside(func() (err error) {
 		// Without fallbacks and cancelling, the dial stays on this thread.
-		conn, err := (&net.Dialer{FallbackDelay: -1}).Dial("tcp", addr)
-		if err == nil {
-			c = conn.(*net.TCPConn)
-		}
+		conn, err = (&net.Dialer{FallbackDelay: -1}).Dial("tcp", addr)
 		return err
 	})
-	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(3 * patience))
-	return c
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(3 * patience))
+	return conn.(*net.TCPConn)
 }
 
 // setLink pulls the cable, or plugs it in.
-func (h *peerHost) setLink(t *testing.T, up bool) {
-	h.on(t, func() error {
-		link, err := netlink.LinkByName("far")
-		if err != nil {
-			return err
+func (h peerHost) setLink(t *testing.T, up bool) {
+	t.Helper()
+	set := h.SetDown
+	if up {
+		set = h.SetUp
+	}
+	if err := set("far"); err != nil {
+		t.Fatal(err)
+	}
+	if up { // setting it down has taken the route along
+		if err := h.Route("far", netip.MustParsePrefix("192.0.2.0/24"), netip.Addr{}); err != nil {
+			t.Fatal(err)
 		}
-		if up {
-			return netlink.LinkSetUp(link)
-		}
-		return netlink.LinkSetDown(link)
-	})
+	}
 }
