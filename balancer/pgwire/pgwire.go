@@ -92,7 +92,7 @@ func Identify(b []byte) (r Request, size int, err error) {
 		r, least, most = Cancel, minCancel, maxCancel
 	case code>>16 == 3:
 		r, most = Startup, MaxStartup
-	case code>>16 <= 9: // a version of the protocol, and not random bytes
+	case code>>16 <= 9, code>>16 == 1234: // a version or a request, and not random bytes
 		return None, 0, fmt.Errorf("protocol %d.%d is not spoken, only 3.x", code>>16, code&0xffff)
 	default:
 		return None, 0, fmt.Errorf("not PostgreSQL's protocol: %s", quote(b))

@@ -82,7 +82,7 @@ func replyToStartup(b []byte) (Verdict, int) {
 	for at := 0; len(b)-at >= messageHeader; {
 		length := binary.BigEndian.Uint32(b[at+1:])
 		if length < messageHeader-1 || length > MaxUndecided {
-			return Open, 0 // also the errors of protocol 2, which have no length
+			return Open, 0 // errors of protocol 2 too: they have no length, and int may have 32 bits
 		}
 		end := at + 1 + int(length)
 		if end > MaxUndecided {
@@ -147,7 +147,7 @@ func judgeError(fields []byte, whole bool) Verdict {
 			return Undecided
 		case fields[0] == 'C' && unavailable(value):
 			return Unavailable
-		case fields[0] == 'C' || !found:
+		case fields[0] == 'C':
 			return Open
 		}
 		fields = rest
