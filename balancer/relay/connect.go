@@ -135,7 +135,7 @@ func (l *loop) waitedEnough(s *session) {
 func (l *loop) connect(s *session) {
 	l.become(s, connecting)
 	l.join(s)
-	l.servers.at(s.server)
+	l.knowServer(s.server)
 	s.started = l.now
 	s.slow = false
 	d := &s.side[serverSide]
@@ -242,6 +242,10 @@ func (l *loop) establish(s *session) {
 	}
 	l.servers.at(s.server).Total++
 	l.changed = true
+	if s.epoch > l.newest {
+		l.newest = s.epoch
+		l.observe(s, FirstSession)
+	}
 	if l.watchClient(s) {
 		l.arm(s)
 	}

@@ -254,6 +254,7 @@ func (l *loop) count(s *session, i int, n int) {
 	if i == clientSide {
 		f.In += uint64(n)
 		v.In += uint64(n)
+		l.noteWrite(s)
 	} else {
 		f.Out += uint64(n)
 		v.Out += uint64(n)

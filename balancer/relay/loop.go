@@ -67,6 +67,9 @@ type loop struct {
 	chunksUsed int
 	pipes      pipes
 	pipesOpen  int
+	writes     []writes      // by server
+	stallAt    time.Duration // when to look at them; never = none is watched
+	newest     Epoch         // of which FirstSession was told
 
 	frontends, servers tally
 	changed            bool // since the counters were published
@@ -93,7 +96,7 @@ func newLoop(e *Engine, number int) (*loop, error) {
 		engine: e, director: e.director, log: e.log, number: number, tune: e.tune,
 		epoll: -1, events: make([]unix.EpollEvent, eventBatch),
 		sessions: newSlab(), waiters: list{-1, -1},
-		handovers: make([][]order, e.loopCount), acceptAt: never,
+		handovers: make([][]order, e.loopCount), acceptAt: never, stallAt: never,
 	}
 	l.sweep.limit, l.sweep.next, l.pipes.trimAt = e.silence, never, never
 	if err := l.mail.open(); err != nil {
@@ -191,7 +194,7 @@ func (l *loop) timeout() int {
 	if len(l.again) > 0 || l.acceptMore || len(l.dying) > 0 || len(l.waking.backends) > 0 || l.mail.filled.Load() {
 		return 0
 	}
-	due := min(l.acceptAt, l.sweep.next, l.pipes.trimAt)
+	due := min(l.acceptAt, l.sweep.next, l.pipes.trimAt, l.stallAt)
 	if len(l.timers) > 0 {
 		due = min(due, l.sessions.at(l.timers[0]).due)
 	}
@@ -213,6 +216,9 @@ func (l *loop) housekeep() {
 	}
 	if l.sweep.next <= l.now {
 		l.sweepSome()
+	}
+	if l.stallAt <= l.now {
+		l.lookForStalls()
 	}
 	if l.pipes.trimAt <= l.now {
 		l.trim()

@@ -93,6 +93,7 @@ type desk struct {
 	places  [Slotted + 1]int
 	asked   int
 	events  []Event
+	firsts  []Event
 	records []Record
 	fault   error
 	release func()        // called on the loop's thread at each Release
@@ -137,6 +138,10 @@ func (d *desk) Release(t Ticket, _ Cause) {
 func (d *desk) Observe(e Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if e.Kind == FirstSession { // of every session's beginning, so apart
+		d.firsts = append(d.firsts, e)
+		return
+	}
 	d.events = append(d.events, e)
 }
 

@@ -222,7 +222,7 @@ func (l *loop) take(o order) {
 	*s = *o.session
 	s.slot, s.timer, s.next, s.prev = slot, -1, -1, -1
 	l.frontends.at(s.frontend)
-	l.servers.at(s.server)
+	l.knowServer(s.server)
 	l.changed = true
 	for i := range s.side {
 		d := &s.side[i]
