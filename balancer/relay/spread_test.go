@@ -80,6 +80,7 @@ func TestFenceFindsMovingSessions(t *testing.T) {
 			ping(t, c, "hello")
 			clients = append(clients, c)
 		}
+		before := loads(r.loops)
 		stop := make(chan struct{})
 		var movers sync.WaitGroup
 		movers.Go(func() {
@@ -92,7 +93,7 @@ func TestFenceFindsMovingSessions(t *testing.T) {
 				}
 			}
 		})
-		time.Sleep(time.Millisecond)
+		eventually(t, "a session on its way", func() bool { return !slices.Equal(loads(r.loops), before) })
 		r.Fence(round+1, MarkedDown)()
 		close(stop)
 		movers.Wait()
@@ -101,6 +102,14 @@ func TestFenceFindsMovingSessions(t *testing.T) {
 		}
 		r.desk.ended(t, sessions*int(round+1))
 	}
+}
+
+// loads are how many sessions each loop has, or is about to have.
+func loads(loops []*loop) (each []int32) {
+	for _, l := range loops {
+		each = append(each, l.load.Load())
+	}
+	return each
 }
 
 // twoLoops are an engine's loops that run only when a test says so, with a
@@ -299,7 +308,7 @@ func TestSpreadEnds(t *testing.T) {
 // A loop without time, beside idle cores, gets help from the real measures.
 func TestSpreadUnderLoad(t *testing.T) {
 	if machineIdle() < 0 {
-		t.Skip("no /proc/stat here")
+		t.Fatal("/proc/stat does not tell how idle the machine is")
 	}
 	l := &loop{engine: &Engine{spreading: make(chan struct{}, 1)}}
 	l.lookAround()

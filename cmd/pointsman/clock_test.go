@@ -18,7 +18,7 @@ import (
 // lack ends a test that needs what this machine has not; in CI that is a failure.
 func lack(t *testing.T, what string) {
 	t.Helper()
-	if os.Getenv("CI") != "" {
+	if os.Getenv("CI") == "true" {
 		t.Fatal("lacks " + what)
 	}
 	t.Skip("lacks " + what)
@@ -42,7 +42,7 @@ const libfaketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 func TestWallClockJumps(t *testing.T) {
 	long(t)
 	if runtime.GOARCH != "amd64" {
-		t.Skip("the falsified clock is set up for amd64 alone")
+		lack(t, "an amd64: the falsified clock is set up for that alone")
 	}
 	if _, err := os.Stat(libfaketime); err != nil {
 		lack(t, "libfaketime (package faketime)")
