@@ -268,6 +268,7 @@ func (b *Balancer) reshape(bk *backend, cfg config.Backend, probers map[place]he
 		}
 	}
 	bk.follow(now, names, oldServers)
+	b.keepRecord(bk, now)
 	for _, s := range bk.servers {
 		if s.monitor == nil {
 			b.watch(s, probers[place{cfg.Name, s.cfg.Name}])
@@ -291,6 +292,21 @@ func (bk *backend) follow(now time.Time, names []string, old []*server) {
 	bk.follower = was.reshaped(now, names, func(i int) int { return slices.Index(bk.servers, old[i]) })
 }
 
+// keepRecord gives a backend of policy leader its recorder, and ends that of
+// one which has become another.
+func (b *Balancer) keepRecord(bk *backend, now time.Time) {
+	switch {
+	case bk.follower == nil && bk.recorder == nil:
+	case bk.follower == nil:
+		bk.recorder.abandon(now, bk.tally())
+		bk.recorder = nil
+	case bk.recorder == nil:
+		bk.recorder = newRecorder(now, bk.cfg.Name, &b.history)
+	default:
+		bk.recorder.reloaded(now)
+	}
+}
+
 func (b *Balancer) addServer(bk *backend, sc config.Server) *server {
 	s := &server{id: int32(len(b.next.server)), cfg: sc, backend: bk, slots: &slots{}, changed: time.Now(),
 		counter: healthcheck.NewCounter(bk.cfg.Rise, bk.cfg.Fall)}
@@ -307,6 +323,9 @@ func (b *Balancer) forget(s *server) {
 		s.stop()
 	}
 	delete(b.servers, s.id)
+	if r := s.backend.recorder; r != nil {
+		delete(r.servers, s.cfg.Name)
+	}
 }
 
 // sweepRemoved ends the sessions of servers that are gone, or leaves them to
@@ -322,6 +341,9 @@ func (b *Balancer) sweepRemoved(bk *backend) {
 }
 
 func (b *Balancer) removeBackend(bk *backend) {
+	if bk.recorder != nil {
+		bk.recorder.abandon(time.Now(), bk.tally())
+	}
 	for _, s := range bk.servers {
 		b.forget(s)
 	}

@@ -64,6 +64,7 @@ type Balancer struct {
 	next       routes            // the tables that only grow; the rest is made by publish
 	lastEpoch  relay.Epoch
 	generation uint32 // of the last monitor that was started
+	history    history
 }
 
 // report is a monitor's report with the monitor's generation, so that a word

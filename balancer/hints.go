@@ -63,6 +63,9 @@ func (b *Balancer) onEvent(e relay.Event) {
 		return // of a reign that is over: nothing new
 	}
 	if e.Kind == relay.FirstSession {
+		if r := s.backend.recorder; r != nil {
+			b.logFailover(r.session(time.Now(), uint32(e.Epoch), s.backend.tally()))
+		}
 		return
 	}
 	if e.Kind == relay.ServerClosed && !s.closes.add(time.Now()) && s.slots.taken.Load() > 0 {

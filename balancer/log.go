@@ -87,6 +87,14 @@ func (b *Balancer) Excuse(frontend int32) string {
 	return "the service is being stopped"
 }
 
+// logFailover writes the phases of a leader change that is over. What else an
+// event may be has its lines already.
+func (b *Balancer) logFailover(e *event) {
+	if e != nil && e.changed() {
+		b.log.Info(e.line())
+	}
+}
+
 // nameOf returns a server's name; of no server, "nobody".
 func (bk *backend) nameOf(i int) string {
 	if i < 0 {

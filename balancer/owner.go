@@ -33,6 +33,7 @@ func (b *Balancer) learn(s *server, r healthcheck.Report) {
 	}
 	bk := s.backend
 	if bk.follower != nil {
+		bk.recorder.answer(r.At, s.cfg.Name, r.OK(), r.Reason)
 		b.follow(bk, bk.follower.observe(r.At, s.index, r), func(ended int) { b.logHealth(s, was, first, ended) })
 	} else {
 		ended := 0
@@ -56,8 +57,8 @@ func (s *server) expect() {
 // logged is called, with the number of sessions that ended, before the
 // leader's own lines: first why, then what follows.
 func (b *Balancer) follow(bk *backend, c change, logged func(ended int)) {
-	was, f := bk.nameOf(c.from), bk.follower
-	leader, ended := bk.leader(), 0
+	was, f, began := bk.nameOf(c.from), bk.follower, time.Now()
+	leader, ended, reigns := bk.leader(), 0, len(bk.reigns)
 	held := bk.waiting.held.Load()
 	switch {
 	case c.reign && leader != nil:
@@ -67,6 +68,7 @@ func (b *Balancer) follow(bk *backend, c change, logged func(ended int)) {
 		// on_marked_down is none, stay in the reign that they belong to.
 		if c.from == c.to || leader.epoch == 0 {
 			b.newReign(leader)
+			reigns++
 		}
 		b.publish()
 		count := b.fence(bk, func(r reign) bool { return r.epoch != leader.epoch })
@@ -90,8 +92,13 @@ func (b *Balancer) follow(bk *backend, c change, logged func(ended int)) {
 			b.engine.Recall(leader.epoch)
 		}
 	}
+	fenced := time.Time{}
+	if len(bk.reigns) < reigns {
+		fenced = time.Now()
+	}
 	logged(ended)
 	b.logLeader(bk, c, was, ended, held)
+	b.logFailover(bk.recorder.look(began, bk.leading(), fenced, ended, bk.tally()))
 }
 
 // serve carries out a change of health for the other policies: each server
@@ -183,6 +190,7 @@ func (b *Balancer) onTick(now time.Time) {
 		}
 		if bk.follower != nil {
 			b.follow(bk, bk.follower.decide(now), func(int) {})
+			b.logFailover(bk.recorder.settle(now, bk.tally()))
 		}
 		b.pace(bk)
 	}
@@ -203,6 +211,9 @@ func (b *Balancer) silent(s *server, now time.Time) {
 
 // hint asks all servers of the backend for an answer now. It decides nothing.
 func (b *Balancer) hint(bk *backend, h hint) {
+	if bk.recorder != nil {
+		bk.recorder.hear(time.Now(), h, bk.tally())
+	}
 	if time.Since(bk.hinted) < bk.cfg.FastInter {
 		return // the probes of the last hint are under way
 	}

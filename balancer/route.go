@@ -22,12 +22,6 @@ type routes struct {
 	frontendNames, backendNames, serverNames []string // by number, for the log
 }
 
-// waiting counts the clients that wait for a backend.
-type waiting struct {
-	held, queued atomic.Int32
-	turn         atomic.Uint32 // of roundrobin, and of leastconn's ties
-}
-
 // slots counts the sessions of a server.
 type slots struct{ taken atomic.Int32 }
 
@@ -96,7 +90,21 @@ func (b *Balancer) Route(q relay.Request) (relay.Ticket, time.Duration) {
 }
 
 // Release implements relay.Director.
-func (b *Balancer) Release(t relay.Ticket, _ relay.Cause) { b.giveBack(t) }
+func (b *Balancer) Release(t relay.Ticket, c relay.Cause) {
+	if t.Place == relay.Held {
+		b.routes.Load().ended(t, c)
+	}
+	b.giveBack(t)
+}
+
+// ended counts how a hold ended without a server.
+func (r *routes) ended(t relay.Ticket, c relay.Cause) {
+	hold := time.Duration(0)
+	if b := r.backends[t.Backend]; b != nil {
+		hold = b.hold
+	}
+	r.backend[t.Backend].ended(c, hold)
+}
 
 // giveBack gives back a place; where clients wait for a slot they are asked for
 // again.
@@ -127,6 +135,9 @@ func (r *routes) place(n int32, q relay.Request) (relay.Ticket, time.Duration) {
 		return b.cancel(n, q, w), 0
 	}
 	if s := b.choose(q, w); s != nil {
+		if q.WasHeld {
+			w.lasted(q.Waited)
+		}
 		return relay.Ticket{Place: relay.Slotted, Backend: n, Target: s.target}, 0
 	}
 	kind, limit := relay.Held, b.hold
@@ -140,6 +151,9 @@ func (r *routes) place(n int32, q relay.Request) (relay.Ticket, time.Duration) {
 	case t == q.Have:
 		return t, limit
 	case q.Waited >= limit:
+		if kind == relay.Held {
+			w.late.Add(1)
+		}
 	case kind == relay.Queued:
 		w.queued.Add(1)
 		// A slot that was freed just before found nobody queued to wake.
@@ -148,9 +162,7 @@ func (r *routes) place(n int32, q relay.Request) (relay.Ticket, time.Duration) {
 			return relay.Ticket{Place: relay.Slotted, Backend: n, Target: s.target}, 0
 		}
 		return t, limit
-	case w.held.Add(1) > b.holdMax:
-		w.held.Add(-1)
-	default:
+	case w.take(b.holdMax, q.WasHeld):
 		return t, limit
 	}
 	return relay.Ticket{}, 0

@@ -30,6 +30,7 @@ type backend struct {
 	servers  []*server
 	waiting  *waiting
 	follower *follower // policy leader only
+	recorder *recorder // the same
 	reigns   []reign   // all that were not fenced, the current ones included
 	resolver func()    // stops the resolver; nil = no names
 
@@ -92,6 +93,19 @@ func (bk *backend) leader() *server {
 	}
 	return bk.servers[bk.follower.past.leader]
 }
+
+// leading is how a backend of policy leader is led, for its recorder.
+func (bk *backend) leading() leading {
+	f := bk.follower
+	l := leading{accepting: f.accepting, loud: f.loud, reason: f.reason}
+	if leader := bk.leader(); leader != nil {
+		l.leader, l.epoch, l.timeline = leader.cfg.Name, uint32(leader.epoch), f.reign
+	}
+	return l
+}
+
+// tally counts who waits; afresh unless something is being written down.
+func (bk *backend) tally() tally { return bk.waiting.tally(bk.recorder.idle()) }
 
 // up counts the servers that are UP, without and with option backup.
 func (bk *backend) up() (active, backup int) {

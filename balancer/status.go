@@ -15,6 +15,13 @@ func (b *Balancer) Snapshot() *Snapshot {
 	return s
 }
 
+// History returns what befell the leaders, or nil after the end of Run.
+func (b *Balancer) History() *History {
+	var h *History
+	b.do(func() { h = b.history.tell(time.Now()) })
+	return h
+}
+
 func (b *Balancer) snapshot(now time.Time) *Snapshot {
 	frontends, servers := b.engine.Counters()
 	s := &Snapshot{Version: b.opt.Version, PID: os.Getpid(), Started: b.started, Taken: now}
