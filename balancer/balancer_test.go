@@ -68,6 +68,13 @@ func (n *node) stop() {
 	}
 }
 
+// vanish is the death of the host as its clients see it: nobody listens any
+// more, and what was open stays so.
+func (n *node) vanish() {
+	n.http.Close()
+	n.sql.Close()
+}
+
 func (n *node) set(leads bool, timeline int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pointsman/balancer/relay"
+	"pointsman/config"
 	"pointsman/healthcheck"
 )
 
@@ -20,6 +21,10 @@ var causeLetter = [...]string{
 func (b *Balancer) logHealth(s *server, was healthcheck.Report, first bool, ended int) {
 	now := s.last
 	if was.Up == now.Up && !first {
+		if ended > 0 {
+			b.log.Warn(fmt.Sprintf("Server %s/%s died while it drained, reason: %s. %d sessions ended.",
+				s.backend.cfg.Name, s.cfg.Name, describe(now), ended))
+		}
 		if was.OK() != now.OK() {
 			b.log.Debug(fmt.Sprintf("Server %s/%s: %s", s.backend.cfg.Name, s.cfg.Name, describe(now)))
 		}
@@ -31,6 +36,9 @@ func (b *Balancer) logHealth(s *server, was healthcheck.Report, first bool, ende
 	case now.Up:
 		b.log.Log(context.Background(), slog.LevelInfo, fmt.Sprintf("Server %s is UP, reason: %s. %d active and %d backup servers online.",
 			who, describe(now), active, backup))
+	case was.Up && s.backend.cfg.OnMarkedDown == config.DrainSessions && !now.Dead:
+		b.log.Warn(fmt.Sprintf("Server %s is DOWN, reason: %s. %d active and %d backup servers left. %d sessions drain, %d remaining in queue.",
+			who, describe(now), active, backup, s.slots.taken.Load(), s.backend.waiting.queued.Load()))
 	case was.Up:
 		b.log.Warn(fmt.Sprintf("Server %s is DOWN, reason: %s. %d active and %d backup servers left. %d sessions ended, %d remaining in queue.",
 			who, describe(now), active, backup, ended, s.backend.waiting.queued.Load()))

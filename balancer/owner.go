@@ -37,7 +37,7 @@ func (b *Balancer) learn(s *server, r healthcheck.Report) {
 		b.follow(bk, bk.follower.observe(r.At, s.index, r), func(ended int) { b.logHealth(s, was, first, ended) })
 	} else {
 		ended := 0
-		if was.Up != r.Up {
+		if was.Up != r.Up || (r.Dead && !was.Dead) {
 			ended = b.serve(bk)
 		}
 		b.logHealth(s, was, first, ended)
@@ -114,7 +114,7 @@ func (b *Balancer) serve(bk *backend) (ended int) {
 		if s.last.Up || s.epoch == 0 {
 			continue
 		}
-		if bk.cfg.OnMarkedDown == config.ShutdownSessions {
+		if s.ends() {
 			ended += b.fence(bk, func(r reign) bool { return r.server == s.id })()
 		} else {
 			b.engine.Recall(s.epoch)
@@ -205,6 +205,7 @@ func (b *Balancer) silent(s *server, now time.Time) {
 	b.learn(s, healthcheck.Report{
 		Server: s.id, At: now,
 		Result: healthcheck.Result{Class: healthcheck.Silent, Reason: "the check did not report in time"},
+		Dead:   true,
 	})
 	s.monitor.Hint()
 }

@@ -86,6 +86,19 @@ func (s *server) usable() bool { return s.last.Up && s.addr.IsValid() && s.cfg.W
 // counting reports whether the server's counter is on its way up or down.
 func (s *server) counting() bool { return s.asked && s.last.Up != s.last.OK() }
 
+// ends reports whether the sessions of a server that is DOWN end, under a
+// policy other than leader. What drains is ended once its server is dead:
+// nobody would ever tell those clients.
+func (s *server) ends() bool {
+	switch s.backend.cfg.OnMarkedDown {
+	case config.ShutdownSessions:
+		return true
+	case config.DrainSessions:
+		return s.last.Dead
+	}
+	return false
+}
+
 // leader returns the leader of a backend, or nil.
 func (bk *backend) leader() *server {
 	if bk.follower == nil || bk.follower.past.leader < 0 {

@@ -28,12 +28,14 @@ func (b *Balancer) watch(s *server, p healthcheck.Prober) {
 	generation := b.generation
 	s.generation = generation
 	ctx, cancel := context.WithCancel(b.ctx)
+	drains := bk.OnMarkedDown == config.DrainSessions
 	s.monitor = healthcheck.NewMonitor(healthcheck.MonitorOptions{
 		Server: s.id, Prober: p, Addr: s.check(), SQLAddr: s.addr, Counter: s.counter,
 		Inter: bk.Inter, FastInter: bk.FastInter, DownInter: bk.DownInter, Timeout: bk.TimeoutCheck,
 		// Other policies too: fastinter would make fall pass in no time while
 		// Patroni restarts, and nobody's session to PostgreSQL is the worse for that.
-		Witness: bk.Check == config.CheckHTTP,
+		Witness: bk.Check == config.CheckHTTP || (drains && bk.Check == config.CheckPgSQL),
+		Drains:  drains,
 		Stagger: stagger(s, bk),
 	}, func(r healthcheck.Report) {
 		select {

@@ -60,6 +60,12 @@ func (k *checker) backends() {
 		if b.Policy == Leader && b.Check != CheckHTTP {
 			k.add("backend", i, "check", string(b.Check), "policy 'leader' needs check 'http': only Patroni's REST API tells who leads")
 		}
+		if b.Policy == Leader && b.OnMarkedDown == DrainSessions {
+			k.add("backend", i, "on_marked_down", string(b.OnMarkedDown), "policy 'leader' cannot drain: sessions that stay on a deposed leader read old rows and lose what they write; want 'shutdown-sessions' or 'none'")
+		}
+		if b.OnMarkedDown == DrainSessions && b.Check == CheckNone {
+			k.add("backend", i, "on_marked_down", string(b.OnMarkedDown), "has no effect with check 'none': no server is ever marked DOWN")
+		}
 		if b.CheckBody != "" && b.CheckMethod == "HEAD" {
 			k.add("backend", i, "check_body", b.CheckBody, "an answer to HEAD has no body; use check_method 'GET'")
 		}

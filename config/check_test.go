@@ -131,6 +131,14 @@ func TestCheckProblems(t *testing.T) {
 		}, problems{{Section: "backend", Key: "check_tls", Value: "1", Text: "needs check 'http'; a 'tcp' check speaks no TLS"}}},
 		{"a leader that nobody tells", func(c *config.Config, _ *[]config.Server) { c.Backends[0].Check = config.CheckPgSQL },
 			problems{{Section: "backend", Key: "check", Value: "pgsql", Text: "policy 'leader' needs check 'http': only Patroni's REST API tells who leads"}}},
+		{"a deposed leader that drains", func(c *config.Config, _ *[]config.Server) { c.Backends[0].OnMarkedDown = config.DrainSessions },
+			problems{{Section: "backend", Key: "on_marked_down", Value: "drain", Text: "policy 'leader' cannot drain: sessions that stay on a deposed leader read old rows and lose what they write; want 'shutdown-sessions' or 'none'"}}},
+		{"a replica that drains", func(c *config.Config, _ *[]config.Server) {
+			c.Backends[0].Policy, c.Backends[0].OnMarkedDown = config.LeastConn, config.DrainSessions
+		}, nil},
+		{"drain without a check", func(c *config.Config, _ *[]config.Server) {
+			c.Backends[0].Policy, c.Backends[0].Check, c.Backends[0].OnMarkedDown = config.First, config.CheckNone, config.DrainSessions
+		}, problems{{Section: "backend", Key: "on_marked_down", Value: "drain", Text: "has no effect with check 'none': no server is ever marked DOWN"}}},
 		{"other policies, other checks", func(c *config.Config, _ *[]config.Server) {
 			c.Backends[0].Policy, c.Backends[0].Check = config.LeastConn, config.CheckNone
 		}, nil},

@@ -183,6 +183,7 @@ type MarkedDown string
 const (
 	ShutdownSessions MarkedDown = "shutdown-sessions"
 	KeepSessions     MarkedDown = "none"
+	DrainSessions    MarkedDown = "drain" // they end with the server, or by themselves
 )
 
 // Removed says what happens to the sessions of a server that a reload removes.

@@ -155,7 +155,7 @@ func TestKinds(t *testing.T) {
 		integers("backend.fall", "Fall", 1, 255),
 		integers("backend.rise", "Rise", 1, 255),
 		durations("backend.timeout_check", "TimeoutCheck", ms, time.Minute),
-		{"backend.on_marked_down", "OnMarkedDown", values{"shutdown-sessions": config.ShutdownSessions, "none": config.KeepSessions}, refusals{"": no, "drain": no}},
+		{"backend.on_marked_down", "OnMarkedDown", values{"shutdown-sessions": config.ShutdownSessions, "none": config.KeepSessions, "drain": config.DrainSessions}, refusals{"": no, "drop": no}},
 		{"backend.on_removed", "OnRemoved", values{"shutdown-sessions": config.RemovedShutdown, "drain": config.RemovedDrain}, refusals{"": no, "none": no}},
 		durations("backend.hold", "Hold", 0, hour),
 		integers("backend.hold_max", "HoldMax", 0, 1_000_000),

@@ -175,7 +175,7 @@ var backendKeys = []Key{
 	key("timeout_check", "2s", duration(ms, minute), "Hard limit of one check: connect, write and read together. In transition at most 700 ms, or twice what the last answer took if that is more.",
 		func(b *Backend) *dur { return &b.TimeoutCheck }),
 
-	key("on_marked_down", "shutdown-sessions", oneOf(ShutdownSessions, KeepSessions), "What happens to the sessions of a server that is marked DOWN.",
+	key("on_marked_down", "shutdown-sessions", oneOf(ShutdownSessions, KeepSessions, DrainSessions), "What happens to the sessions of a server that is marked DOWN. `drain`: they go on while the server lives (a replica that lags), and end when it shows no sign of life. Not for policy `leader`.",
 		func(b *Backend) *MarkedDown { return &b.OnMarkedDown }),
 	key("on_removed", "shutdown-sessions", oneOf(RemovedShutdown, RemovedDrain), "What happens to the sessions of a server that a reload removes. `drain`: they go on until they end, or until the next leader is confirmed.",
 		func(b *Backend) *Removed { return &b.OnRemoved }),

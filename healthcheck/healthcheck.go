@@ -62,4 +62,5 @@ type Report struct {
 	Needed   int       // how many of those the change takes: rise or fall
 	Health   int       // HAProxy's integer, 0 to rise+fall-1
 	SQLAlive bool      // the second witness: the server's SQL port accepted a connect
+	Dead     bool      // fall probes in a row found no sign of life, nor did their witnesses
 }

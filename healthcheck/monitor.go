@@ -27,6 +27,9 @@ type MonitorOptions struct {
 	// while that accepts, failures count once per Inter.
 	Witness   bool
 	SQLProber Prober // how it is asked; nil = TCP
+	// Drains: a server that is DOWN may have sessions, and the witness speaks
+	// for them.
+	Drains bool
 }
 
 // Monitor probes one server over and over, and reports each time.
@@ -148,7 +151,7 @@ func (m *Monitor) report(r Result, sql witness, changed bool) {
 	c := m.o.Counter
 	n, needed := c.Streak()
 	m.out(Report{Result: r, Server: m.o.Server, At: m.ended, Up: c.Up(), Changed: changed,
-		Streak: n, Needed: needed, Health: c.Health(), SQLAlive: sql == sqlAlive})
+		Streak: n, Needed: needed, Health: c.Health(), SQLAlive: sql == sqlAlive, Dead: m.pace.deaths >= c.fall})
 }
 
 func (m *Monitor) inTransition() bool {
@@ -212,7 +215,8 @@ func (m *Monitor) ask(ctx, flight context.Context, deadline time.Time) (Result, 
 		return Result{Class: Unresolved, Reason: "the server's name has no address"}, notAsked
 	}
 	// A DOWN server has no sessions that a witness could speak for.
-	if !m.o.Witness || !m.o.Counter.Up() || !sql.IsValid() {
+	needed := m.o.Counter.Up() || m.o.Drains
+	if !m.o.Witness || !needed || !sql.IsValid() {
 		return m.o.Prober.Probe(flight, addr, deadline), notAsked
 	}
 

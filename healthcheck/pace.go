@@ -55,6 +55,7 @@ type pace struct {
 	asked   bool
 	ok      bool          // the latest answer
 	dead    bool          // the latest probe found no sign of life on either port
+	deaths  int           // failures in a row that found none, and counted
 	late    bool          // the latest probe ran into its deadline
 	hinted  bool          // a hint asked for the latest probe
 	holding time.Time     // since when it has held the lock without being writable; zero = it does not
@@ -81,13 +82,17 @@ func (p *pace) next(transition bool) (wait time.Duration, fromStart bool) {
 		// Who told of a change may know it before Patroni does: the key in etcd
 		// is written before the REST API says so.
 		return min(p.fast, promotingInter), false
-	case transition || p.unsettled():
+	case transition || p.unsettled() || p.dying():
 		return p.fast, p.late
 	case !up:
 		return p.down, false
 	}
 	return p.inter, false
 }
+
+// dying reports whether a server that was DOWN already seems to have died, and
+// the proof is not complete.
+func (p *pace) dying() bool { return p.dead && p.deaths < p.counter.fall }
 
 // limit returns how long the next probe may take, and whether that is less
 // than timeout_check. Where answers are slow as a rule, no limit is so short
@@ -130,9 +135,8 @@ func (p *pace) witnessLimit() time.Duration {
 // note takes in the outcome of a probe that ended at now, under a limit that
 // was cut or not. It reports whether the server was marked UP or DOWN.
 func (p *pace) note(now time.Time, r Result, sql witness, cut bool) (changed bool) {
-	up := p.counter.Up()
 	p.asked, p.ok = true, r.OK()
-	p.dead = up && sql == sqlDead && noAnswer(r.Class)
+	p.dead = sql == sqlDead && noAnswer(r.Class)
 	p.late = r.Class == Timeout
 	p.promotion(now, r)
 	switch {
@@ -140,6 +144,10 @@ func (p *pace) note(now time.Time, r Result, sql witness, cut bool) (changed boo
 		p.usual = r.Took
 	case r.Class == Timeout && cut && !p.dead:
 		p.usual = p.timeout // it may be slow: let the next probe find out
+	}
+	lifeless := noAnswer(r.Class) && (p.dead || !p.witnessed)
+	if !lifeless && r.Class != SocketError {
+		p.deaths = 0
 	}
 	switch {
 	case r.Class == SocketError:
@@ -150,6 +158,9 @@ func (p *pace) note(now time.Time, r Result, sql witness, cut bool) (changed boo
 		return false
 	default:
 		p.counted, p.blamed = now, r.Class
+		if lifeless {
+			p.deaths++
+		}
 	}
 	return p.counter.Add(r.OK())
 }

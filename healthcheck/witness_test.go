@@ -140,3 +140,56 @@ func TestMonitorAsksTheWitness(t *testing.T) {
 		})
 	}
 }
+
+// When a server counts as dead, so that what drains there ends: so long after
+// 3.1 s, when its two ports begin to answer like this. 0 = never.
+func TestMonitorDeath(t *testing.T) {
+	from := func(f func(time.Duration) (Class, time.Duration)) func(time.Duration) (Class, time.Duration) {
+		return until(3100*ms, passes, f)
+	}
+	lags, noRoute := always(Status, 5*ms), always(Unreachable, ms)
+	drains := func(o *MonitorOptions) { startUp(o); o.Drains = true }
+	tests := []struct {
+		name      string
+		rest, sql func(time.Duration) (Class, time.Duration)
+		change    func(*MonitorOptions)
+		from, to  time.Duration
+	}{
+		{"lags", from(lags), passes, drains, 0, 0},
+		{"lags, takes no sessions", from(lags), from(refuses), drains, 0, 0},
+		{"Patroni is gone", from(refuses), passes, drains, 0, 0},
+		{"Patroni hangs", from(dropped), passes, drains, 0, 0},
+		{"both processes are gone", from(refuses), from(refuses), drains, 3 * time.Second, 3600 * ms},
+		{"the host is gone", from(dropped), from(dropped), drains, 5 * time.Second, 6 * time.Second},
+		// DOWN from 12.2 s on; the next probe is at 15.2 s.
+		{"lags, then both processes are gone", from(until(14*time.Second, lags, refuses)), from(until(14*time.Second, passes, refuses)),
+			drains, 12 * time.Second, 13 * time.Second},
+		{"lags, then the host is gone", from(until(14*time.Second, lags, dropped)), from(until(14*time.Second, passes, dropped)),
+			drains, 14 * time.Second, 15500 * ms},
+		{"lags, then no network for a second and a half", from(until(14*time.Second, lags, until(16700*ms, noRoute, lags))),
+			from(until(14*time.Second, passes, until(16700*ms, noRoute, passes))), drains, 0, 0},
+		{"dead, and DOWN without sessions", from(until(14*time.Second, lags, refuses)), from(until(14*time.Second, passes, refuses)), startUp, 0, 0},
+		{"one port alone, refuses", from(refuses), passes, func(o *MonitorOptions) { drains(o); o.Witness = false }, 3 * time.Second, 3600 * ms},
+		{"one port alone, says no", from(lags), passes, func(o *MonitorOptions) { drains(o); o.Witness = false }, 0, 0},
+		{"no descriptor to ask with", from(always(SocketError, ms)), from(always(SocketError, ms)), drains, 0, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := play(t, tt.rest, tt.sql, tt.change)
+				s.run(40 * time.Second)
+				s.stop()
+				var dead time.Duration
+				for _, r := range s.reports {
+					if r.Dead {
+						dead = r.At.Sub(s.start) - 3100*ms
+						break
+					}
+				}
+				if dead < tt.from || dead > tt.to {
+					t.Errorf("dead after %v, want %v to %v\nREST asked at %v\nSQL asked at %v", dead, tt.from, tt.to, s.rest.starts, s.sql.starts)
+				}
+			})
+		})
+	}
+}
