@@ -12,18 +12,19 @@ import (
 	"time"
 )
 
-// fact is one line of client.py.
+// fact is one line of client.py, or of a program in clients.
 type fact struct {
-	Event  string  // ack, fail, idle, ended
-	Who    string  // keep, anew, idle
-	Began  float64 // of an ack or fail: when the attempt began
-	At     float64 // when it was known
-	Seq    int
-	Node   string // of an ack: the address of the node that wrote
-	Stage  string // of a fail: connect or write
-	Code   string // of a fail: SQLSTATE; "" = none was received
-	Text   string // of a fail: libpq's message
-	Number int    // of idle: sessions that were opened
+	Event    string  // ack, fail, idle, ended
+	Who      string  // keep, anew, idle
+	Began    float64 // of an ack or fail: when the attempt began
+	At       float64 // when it was known
+	Seq      int
+	Node     string // of an ack: the address of the node that wrote
+	Stage    string // of a fail: connect or write
+	Code     string // of a fail: SQLSTATE; "" = none was received
+	Text     string // of a fail: libpq's message
+	Number   int    // of idle: sessions that were opened
+	Revision int64  // of kine's clients: see clients/objects
 }
 
 func (f *fact) at() time.Time    { return moment(f.At) }

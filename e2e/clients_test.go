@@ -1,0 +1,171 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sort"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The clients that people have: pools, PgBouncer, pgbench, kine. They come
+// beside client.py, and each kind works through every proxy at once.
+
+// limitTenInARow is what a client's own retrying may add to the moment at which
+// the proxy leads to the new leader.
+const limitTenInARow = time.Second
+
+// begun makes a world for one test that lasts no longer than limit.
+func begun(t *testing.T, limit time.Duration) (*world, context.Context) {
+	t.Helper()
+	if err := lacks(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("what the end-to-end tests need is missing:\n%v", err)
+		}
+		t.Skipf("what the end-to-end tests need is missing:\n%v", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	t.Cleanup(stop)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
+	t.Cleanup(cancel)
+	w := newWorld(ctx, t)
+	t.Cleanup(func() {
+		fmt.Printf("\n%s\n%.0f s in all\n\n", w.report.table(), time.Since(w.report.Started).Seconds())
+	})
+	return w, ctx
+}
+
+// buildClients builds programs of the module in clients, which has its own
+// go.mod: what they are made of is not what pointsman is made of.
+func (w *world) buildClients(ctx context.Context, programs ...string) error {
+	args := []string{"build", "-C", "clients", "-o", w.spawn.dir + "/"}
+	for _, p := range programs {
+		args = append(args, "./"+p)
+	}
+	build := exec.CommandContext(ctx, "go", args...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w: %s", strings.Join(programs, ", "), err, out)
+	}
+	return nil
+}
+
+// proxyDSN is a way's, for a database and a client that does not know 60 s of
+// patience as connect_timeout.
+func (w *way) url(database string) string {
+	return fmt.Sprintf("postgres://postgres@%s:5432/%s?sslmode=disable", w.proxy.host.addr, database)
+}
+
+// startOn starts clients of one kind on a way; run begins the writers' names.
+func (w *world) startOn(way *way, kind string, args []string) (c *clients, err error) {
+	c = &clients{way: way, run: way.name + "/" + kind}
+	c.proc, err = w.spawn.start(w.net.hosts["clients"], command{name: kind + "-" + way.name, args: args, line: c.take})
+	return c, err
+}
+
+// attempts are the writes that were known to have succeeded or not, in order.
+func (c *clients) attempts() (list []fact) {
+	for _, f := range c.all() {
+		if f.Event == "ack" || f.Event == "fail" || f.Event == "conflict" {
+			list = append(list, f)
+		}
+	}
+	sort.SliceStable(list, func(i, j int) bool { return list[i].At < list[j].At })
+	return list
+}
+
+// tenInARow is when ten writes in a row had succeeded after the trouble began:
+// with the first failure after the fault, or where there is none with the
+// longest silence.
+func (c *clients) tenInARow(fault time.Time) (time.Time, bool) {
+	var after []fact
+	for _, f := range c.attempts() {
+		if f.at().After(fault) {
+			after = append(after, f)
+		}
+	}
+	row := 0
+	for _, f := range after[trouble(after, fault):] {
+		if f.Event != "ack" {
+			row = 0
+		} else if row++; row == 10 {
+			return f.at(), true
+		}
+	}
+	return time.Time{}, false
+}
+
+// trouble is the index at which it began.
+func trouble(after []fact, fault time.Time) int {
+	last, longest, index := fault, time.Duration(0), 0
+	for i, f := range after {
+		if f.Event != "ack" {
+			return i
+		}
+		if gap := f.at().Sub(last); gap > longest {
+			longest, index = gap, i
+		}
+		last = f.at()
+	}
+	return index
+}
+
+// since makes a row of what happened to each of the clients so many seconds
+// after the fault.
+func since(m *measurement, kind, measure string, all []*clients, when func(*clients) (time.Time, bool)) row {
+	r := newRow(m.scenario, kind+": "+measure, "s")
+	for _, c := range all {
+		at, ok := when(c)
+		if !ok {
+			at, r.AtLeast[c.way.name] = m.end, true
+		}
+		r.Values[c.way.name] = at.Sub(m.fault).Seconds()
+	}
+	return r
+}
+
+// counted makes a row of the facts after the fault that match.
+func counted(m *measurement, kind, measure string, all []*clients, match func(*clients, fact) bool) row {
+	r := newRow(m.scenario, kind+": "+measure, "")
+	for _, c := range all {
+		r.Values[c.way.name] = 0
+		for _, f := range c.all() {
+			if f.at().After(m.fault) && match(c, f) {
+				r.Values[c.way.name]++
+			}
+		}
+	}
+	return r
+}
+
+// logKinds tells what the clients met, for people.
+func logKinds(t *testing.T, m *measurement, kind string, all []*clients) {
+	t.Helper()
+	for _, c := range all {
+		number, last := map[string]int{}, map[string]fact{}
+		for _, f := range c.attempts() {
+			if f.Event == "ack" || f.at().Before(m.fault) {
+				continue
+			}
+			text := f.Text
+			if i := strings.LastIndex(text, "failed: "); i >= 0 { // behind the address
+				text = text[i+len("failed: "):]
+			}
+			key := strings.TrimSpace(f.Event + " " + f.Stage + " " + f.Code + " " + text[:min(len(text), 120)])
+			number[key]++
+			last[key] = f
+		}
+		for _, key := range sortedKeys(number) {
+			f := last[key]
+			t.Logf("%s through %s: %d times %s; the last from %+.3f to %+.3f", kind, c.way.name, number[key], key,
+				f.began().Sub(m.fault).Seconds(), f.at().Sub(m.fault).Seconds())
+		}
+	}
+}
