@@ -33,20 +33,30 @@ const (
 	maxLine = 4096
 )
 
-// ShowJSON asks for the whole Snapshot as one line of JSON.
-const ShowJSON = "show pointsman json"
+// The commands.
+const (
+	ShowJSON       = "show pointsman json"        // the whole Snapshot as one line of JSON
+	ShowEventsJSON = "show pointsman events json" // the same for the History
+)
+
+// Source is where answers come from. Each function returns nil when the daemon
+// is stopping.
+type Source struct {
+	Snapshot func() *balancer.Snapshot
+	History  func() *balancer.History
+}
 
 // Server answers on a control socket.
 type Server struct {
 	listener *net.UnixListener
-	snapshot func() *balancer.Snapshot
+	source   Source
 	log      *slog.Logger
 }
 
 // Listen opens the socket at path, for its owner alone; a folder that is
 // missing is made. A socket that a dead daemon left behind is replaced, one
 // that answers is not.
-func Listen(path string, snapshot func() *balancer.Snapshot, log *slog.Logger) (*Server, error) {
+func Listen(path string, source Source, log *slog.Logger) (*Server, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("control socket: making its folder: %w", err)
 	}
@@ -66,7 +76,7 @@ func Listen(path string, snapshot func() *balancer.Snapshot, log *slog.Logger) (
 		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return &Server{listener: l, snapshot: snapshot, log: log}, nil
+	return &Server{listener: l, source: source, log: log}, nil
 }
 
 // Run answers until ctx is done, and removes the socket.
@@ -129,21 +139,34 @@ func (s *Server) serve(conn net.Conn) {
 }
 
 func (s *Server) answer(w io.Writer, command string) {
+	var value any
 	switch command {
 	case ShowJSON:
-		if err := json.NewEncoder(w).Encode(s.snapshot()); err != nil {
-			return
-		}
+		value = s.source.Snapshot()
+	case ShowEventsJSON:
+		value = s.source.History()
 	default:
 		quoted := strconv.Quote(command[:min(len(command), 80)])
-		fmt.Fprintf(w, "Unknown command: '%s', but maybe one of the following ones is a better match:\n  %-20s : everything that `pointsman status` shows, as JSON\n",
-			quoted[1:len(quoted)-1], ShowJSON)
+		fmt.Fprintf(w, "Unknown command: '%s', but maybe one of the following ones is a better match:\n", quoted[1:len(quoted)-1])
+		fmt.Fprintf(w, "  %-28s : everything that `pointsman status` shows, as JSON\n", ShowJSON)
+		fmt.Fprintf(w, "  %-28s : everything that `pointsman events` shows, as JSON\n\n", ShowEventsJSON)
+		return
+	}
+	if err := json.NewEncoder(w).Encode(value); err != nil {
+		return
 	}
 	fmt.Fprintln(w)
 }
 
 // Ask returns the Snapshot of the daemon that listens at path.
-func Ask(path string) (*balancer.Snapshot, error) {
+func Ask(path string) (*balancer.Snapshot, error) { return ask[balancer.Snapshot](path, ShowJSON) }
+
+// AskEvents returns the History of the daemon that listens at path.
+func AskEvents(path string) (*balancer.History, error) {
+	return ask[balancer.History](path, ShowEventsJSON)
+}
+
+func ask[T any](path, command string) (*T, error) {
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
@@ -155,15 +178,15 @@ func Ask(path string) (*balancer.Snapshot, error) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(ioTimeout))
-	if _, err := fmt.Fprintln(conn, ShowJSON); err != nil {
+	if _, err := fmt.Fprintln(conn, command); err != nil {
 		return nil, fmt.Errorf("asking the daemon: %w", err)
 	}
-	var snapshot *balancer.Snapshot
-	if err := json.NewDecoder(conn).Decode(&snapshot); err != nil {
+	var answer *T
+	if err := json.NewDecoder(conn).Decode(&answer); err != nil {
 		return nil, fmt.Errorf("reading the daemon's answer: %w", err)
 	}
-	if snapshot == nil {
+	if answer == nil {
 		return nil, errors.New("the daemon is stopping")
 	}
-	return snapshot, nil
+	return answer, nil
 }

@@ -22,7 +22,10 @@ func serve(t *testing.T) string {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	path := filepath.Join(t.TempDir(), "run", "control.sock")
-	s, err := Listen(path, func() *balancer.Snapshot { return &balancer.Snapshot{Version: "1.2.3"} }, slog.New(slog.DiscardHandler))
+	s, err := Listen(path, Source{
+		Snapshot: func() *balancer.Snapshot { return &balancer.Snapshot{Version: "1.2.3"} },
+		History:  func() *balancer.History { return &balancer.History{Events: []balancer.LeaderEvent{{Number: 7}}} },
+	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,15 +67,42 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+func TestAskEvents(t *testing.T) {
+	h, err := AskEvents(serve(t))
+	if err != nil || len(h.Events) != 1 || h.Events[0].Number != 7 {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+// A daemon that is stopping has nothing to tell any more.
+func TestAskOneThatIsStopping(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	s, err := Listen(path, Source{History: func() *balancer.History { return nil }}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	if _, err := AskEvents(path); err == nil || err.Error() != "the daemon is stopping" {
+		t.Errorf("%v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnswersAsAStatsSocketDoes(t *testing.T) {
 	c := dial(t, serve(t))
-	fmt.Fprintf(c, "show  pointsman json ; show\x07stat\n")
+	fmt.Fprintf(c, "show  pointsman json ; show\x07stat; show pointsman events json\n")
 	out, err := io.ReadAll(c) // one line, and the connection ends
 	if err != nil {
 		t.Fatal(err)
 	}
 	answers := strings.Split(string(out), "\n\n")
-	if len(answers) != 3 || !strings.HasPrefix(answers[0], `{"version":"1.2.3"`) || !strings.HasPrefix(answers[1], `Unknown command: 'show\astat'`) {
+	if len(answers) != 4 || !strings.HasPrefix(answers[0], `{"version":"1.2.3"`) || !strings.HasPrefix(answers[1], `Unknown command: 'show\astat'`) ||
+		!strings.HasPrefix(answers[2], `{"taken":`) {
 		t.Errorf("%q", answers)
 	}
 }
@@ -113,7 +143,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close() // as a killed daemon leaves it
-	s, err := Listen(path, nil, slog.New(slog.DiscardHandler))
+	s, err := Listen(path, Source{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +155,7 @@ func TestFileInTheWayIsNotRemoved(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := Listen(path, nil, slog.New(slog.DiscardHandler)); err == nil {
+	if s, err := Listen(path, Source{}, slog.New(slog.DiscardHandler)); err == nil {
 		s.listener.Close()
 		t.Error("no error")
 	}

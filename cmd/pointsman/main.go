@@ -50,6 +50,7 @@ func pointsman(ctx context.Context, e env, args []string) int {
 			runCommand(e),
 			checkCommand(e),
 			statusCommand(e),
+			eventsCommand(e),
 			demoCommand(e),
 		},
 		// The caller exits; cli must not.

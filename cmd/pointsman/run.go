@@ -130,7 +130,7 @@ func (d *running) start(cfg config.Config, task func(func(context.Context) error
 	}
 	d.reloaded = time.Now()
 	if cfg.Global.Control != "" {
-		server, err := control.Listen(cfg.Global.Control, d.snapshot, d.options.log)
+		server, err := control.Listen(cfg.Global.Control, control.Source{Snapshot: d.snapshot, History: d.balancer.History}, d.options.log)
 		if err != nil {
 			return err
 		}

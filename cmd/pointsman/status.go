@@ -16,13 +16,15 @@ import (
 	"pointsman/openwrt/uci"
 )
 
+var socketFlag = &cli.StringFlag{Name: "socket", Usage: "control socket `PATH`; default: what the configuration says"}
+
 func statusCommand(e env) *cli.Command {
 	return &cli.Command{
 		Name:  "status",
 		Usage: "frontends, backends, servers, leader, epoch, sessions",
 		Flags: []cli.Flag{
 			configFlag,
-			&cli.StringFlag{Name: "socket", Usage: "control socket `PATH`; default: what the configuration says"},
+			socketFlag,
 			&cli.BoolFlag{Name: "json", Usage: "everything, as one line of JSON"},
 			&cli.BoolFlag{Name: "watch", Usage: "again every second, until interrupted"},
 			&cli.BoolFlag{Name: "healthy", Usage: "say nothing; exit 0 only if every leader backend has a leader"},
