@@ -189,7 +189,7 @@ func (e *event) note(at time.Time, text string) {
 // tell makes the event a value that others may keep.
 func (e *event) tell(now time.Time) LeaderEvent {
 	// By the clock as it is now: only how long ago it was is beyond doubt.
-	wall := func(t time.Time) time.Time { return now.Add(-now.Sub(t)).Round(time.Millisecond) }
+	wall := func(t time.Time) time.Time { return now.Add(-now.Sub(t)).Truncate(time.Millisecond) }
 	since := func(t time.Time) Moment { return Moment{wall(t), ms(t.Sub(e.doubt.at))} }
 	moment := func(t time.Time) *Moment {
 		if t.IsZero() {

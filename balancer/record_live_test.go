@@ -32,7 +32,7 @@ func TestRecordOfAFailover(t *testing.T) {
 	for range 3 {
 		w.dial().wantNode("a")
 	}
-	first := w.untilEvent(1, "of the start", func(e LeaderEvent) bool { return e.Confirmed != nil })
+	first := w.untilEvent(1, "of the start", func(e LeaderEvent) bool { return e.FirstSession != nil })
 	if first.Outcome != LeaderChanged || first.Old.Server != "" || first.New.Server != "a" || first.New.Timeline != 5 || first.Doubt.By != "start" {
 		t.Errorf("the start: %+v", first)
 	}
@@ -58,7 +58,7 @@ func TestRecordOfAFailover(t *testing.T) {
 		t.Errorf("doubt by %+v", e.Doubt)
 	}
 	// Before the doubt or just after it, but in this order.
-	phases := []*Moment{e.Stopped, e.Fenced, e.Claimed, e.Confirmed}
+	phases := []*Moment{e.Stopped, e.Fenced, e.Claimed, e.Confirmed, e.FirstSession}
 	for i, m := range phases {
 		if m == nil || i > 0 && m.AfterMS < phases[i-1].AfterMS {
 			t.Fatalf("phase %d: %+v", i, e)
