@@ -6,7 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,17 +17,20 @@ import (
 
 // fact is one line of client.py, or of a program in clients.
 type fact struct {
-	Event    string  // ack, fail, idle, ended
-	Who      string  // keep, anew, idle
-	Began    float64 // of an ack or fail: when the attempt began
+	Event    string  // ack, fail, idle, ended, answer
+	Who      string  // keep, anew, pool, idle, sleeper; the second of a kind is keep-2
+	Began    float64 // of an ack or fail: when the statement, or the connect, began
 	At       float64 // when it was known
-	Seq      int
-	Node     string // of an ack: the address of the node that wrote
-	Stage    string // of a fail: connect or write
-	Code     string // of a fail: SQLSTATE; "" = none was received
-	Text     string // of a fail: libpq's message
-	Number   int    // of idle: sessions that were opened
-	Revision int64  // of kine's clients: see clients/objects
+	Seq      int     // of a row; of an answer: of the question
+	Node     string  // of an ack or answer: the address of the node that gave it
+	TLI      uint32  // of an ack: the timeline that the node wrote
+	LSN      uint64  // of an ack: how far it had written, just before the row's commit
+	Recovery bool    // of an answer: the node is a replica
+	Stage    string  // of a fail: connect or write
+	Code     string  // of a fail: SQLSTATE; "" = none was received
+	Text     string  // of a fail: libpq's message
+	Number   int     // of idle: sessions that were opened
+	Revision int64   // of kine's clients: see clients/objects
 }
 
 func (f *fact) at() time.Time    { return moment(f.At) }
@@ -40,6 +46,8 @@ const sqlReadOnly = "25006"
 type clients struct {
 	way   *way
 	run   string // begins the writers' names in the table
+	crowd crowd
+	ask   *os.File // a line asks every sleeper; nil without
 	proc  *process
 	mu    sync.Mutex
 	facts []fact
@@ -47,35 +55,84 @@ type clients struct {
 
 const idleSessions = 20
 
+// crowd is how many clients of each kind there are on one way.
+type crowd struct {
+	idle, sleepers, keep, anew, pool int
+}
+
+// writers are their names.
+func (n crowd) writers() (names []string) {
+	for kind, number := range map[string]int{"keep": n.keep, "anew": n.anew, "pool": n.pool} {
+		for i := range number {
+			name := kind
+			if i > 0 {
+				name = fmt.Sprintf("%s-%d", kind, i+1)
+			}
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // startClients starts clients on every way and waits until all are at work;
 // with quiet they have no writers.
 func (w *world) startClients(ctx context.Context, scenario string, quiet bool) ([]*clients, error) {
-	script, err := filepath.Abs("client.py")
-	if err != nil {
-		return nil, err
+	n := crowd{idle: idleSessions, keep: 1, anew: 1}
+	if quiet {
+		n.keep, n.anew = 0, 0
 	}
 	var all []*clients
 	for _, way := range w.ways {
-		c := &clients{way: way, run: way.name + "/" + scenario}
-		args := []string{programs.python, script, "--dsn", way.dsn, "--run", c.run, "--idle", fmt.Sprint(idleSessions)}
-		if quiet {
-			args = append(args, "--quiet")
-		}
-		c.proc, err = w.spawn.start(w.net.hosts["clients"], command{name: "client-" + way.name, args: args, line: c.take})
+		c, err := w.startCrowd(way, scenario, n)
 		if err != nil {
 			return all, err
 		}
 		all = append(all, c)
 	}
-	err = waitFor(ctx, 20*time.Second, "clients at work", func() error {
-		for _, c := range all {
-			if c.count("idle", "") == 0 || !quiet && (c.count("ack", "keep") < 10 || c.count("ack", "anew") < 10) {
-				return fmt.Errorf("those of %s are not", c.way.name)
+	return all, waitFor(ctx, 20*time.Second, "clients at work", func() error { return atWork(all) })
+}
+
+// startCrowd starts the clients of one way.
+func (w *world) startCrowd(way *way, scenario string, n crowd) (*clients, error) {
+	script, err := filepath.Abs("client.py")
+	if err != nil {
+		return nil, err
+	}
+	c := &clients{way: way, run: way.name + "/" + scenario, crowd: n}
+	args := []string{programs.python, script, "--dsn", way.dsn, "--run", c.run}
+	for _, o := range []struct {
+		name   string
+		number int
+	}{{"idle", n.idle}, {"sleepers", n.sleepers}, {"keep", n.keep}, {"anew", n.anew}, {"pool", n.pool}} {
+		args = append(args, "--"+o.name, fmt.Sprint(o.number))
+	}
+	var stdin io.Reader
+	if n.sleepers > 0 {
+		var read *os.File
+		if read, c.ask, err = os.Pipe(); err != nil {
+			return nil, fmt.Errorf("making a pipe: %w", err)
+		}
+		defer read.Close()
+		stdin = read
+	}
+	c.proc, err = w.spawn.start(w.net.hosts["clients"], command{name: "client-" + way.name, args: args, stdin: stdin, line: c.take})
+	return c, err
+}
+
+// atWork is nil when all clients have begun.
+func atWork(all []*clients) error {
+	for _, c := range all {
+		for _, who := range c.crowd.writers() {
+			if c.count("ack", who) < 10 {
+				return fmt.Errorf("%s does not write through %s yet", who, c.way.name)
 			}
 		}
-		return nil
-	})
-	return all, err
+		if c.crowd.idle > 0 && c.count("idle", "idle") == 0 || c.count("idle", "") < c.crowd.sleepers {
+			return fmt.Errorf("the idle sessions through %s are not all open", c.way.name)
+		}
+	}
+	return nil
 }
 
 func (c *clients) take(_ time.Time, line string) {
@@ -106,29 +163,39 @@ func (c *clients) all() []fact {
 func stopClients(all []*clients) {
 	for _, c := range all {
 		c.proc.kill()
+		if c.ask != nil {
+			c.ask.Close()
+		}
 	}
 }
 
-// writing is nil when both writers have written in each of the last seconds,
+// writing is nil when all writers have written in each of the last seconds,
 // and have met no error in them.
 func (c *clients) writing(seconds int) error {
-	now := time.Now()
-	for _, who := range []string{"keep", "anew"} {
-		acked := make([]bool, seconds)
-		for _, f := range c.all() {
-			age := int(now.Sub(f.at()) / time.Second)
-			if f.Who != who || age >= seconds || age < 0 {
-				continue
-			}
-			if f.Event == "fail" {
-				return fmt.Errorf("%s/%s fails: %s", c.way.name, who, f.Text)
-			}
-			acked[age] = true
+	now, all := time.Now(), c.all()
+	acked := map[string][]bool{}
+	for i := len(all) - 1; i >= 0; i-- {
+		f := all[i]
+		age := int(now.Sub(f.at()) / time.Second)
+		if age > seconds { // by a second, as the clients' threads do not tell in order
+			break
 		}
-		for _, ok := range acked {
-			if !ok {
-				return fmt.Errorf("%s/%s does not write", c.way.name, who)
+		if age == seconds || age < 0 {
+			continue
+		}
+		switch f.Event {
+		case "fail":
+			return fmt.Errorf("%s/%s fails: %s", c.way.name, f.Who, f.Text)
+		case "ack":
+			if acked[f.Who] == nil {
+				acked[f.Who] = make([]bool, seconds)
 			}
+			acked[f.Who][age] = true
+		}
+	}
+	for _, who := range c.crowd.writers() {
+		if acked[who] == nil || slices.Contains(acked[who], false) {
+			return fmt.Errorf("%s/%s does not write", c.way.name, who)
 		}
 	}
 	return nil
@@ -182,7 +249,7 @@ func (c *clients) outcome(fault, gone, end time.Time) outcome {
 			o.fail(f, gone)
 		}
 	}
-	for _, who := range []string{"keep", "anew"} {
+	for _, who := range c.crowd.writers() {
 		o.open[who] = longest(who, end)
 	}
 	return o

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,12 +39,21 @@ type cluster struct {
 	etcd  []*member
 	nodes []*member
 	rest  *http.Client
+	pace  pace
 
 	clients *host // from where it is asked
 }
 
-func newCluster(n *network, spawn *spawner, dir string) (*cluster, error) {
-	c := &cluster{spawn: spawn, clients: n.hosts["clients"]}
+// pace is how fast Patroni takes note of things, in seconds.
+type pace struct {
+	ttl, loopWait, retryTimeout int
+}
+
+// usualPace is Patroni's default.
+var usualPace = pace{ttl: 30, loopWait: 10, retryTimeout: 10}
+
+func newCluster(n *network, spawn *spawner, dir string, pace pace) (*cluster, error) {
+	c := &cluster{spawn: spawn, clients: n.hosts["clients"], pace: pace}
 	for _, name := range etcdNames {
 		c.etcd = append(c.etcd, &member{host: n.hosts[name], dir: filepath.Join(dir, name)})
 	}
@@ -87,7 +98,7 @@ func (c *cluster) patroniConfig(m *member) []byte {
 		"etcd3":   object{"hosts": etcd},
 		"bootstrap": object{
 			"dcs": object{
-				"ttl": 30, "loop_wait": 10, "retry_timeout": 10,
+				"ttl": c.pace.ttl, "loop_wait": c.pace.loopWait, "retry_timeout": c.pace.retryTimeout,
 				"postgresql": object{
 					"use_pg_rewind": true,
 					"parameters":    object{"max_connections": 300},
@@ -100,8 +111,12 @@ func (c *cluster) patroniConfig(m *member) []byte {
 			"data_dir": filepath.Join(m.dir, "data"), "bin_dir": programs.pgBin,
 			"pgpass":         filepath.Join(m.dir, "pgpass"),
 			"authentication": object{"superuser": object{"username": "postgres"}, "replication": object{"username": "postgres"}},
-			"basebackup":     []any{object{"checkpoint": "fast"}, "no-sync"},
-			"pg_hba":         []string{"local all all trust", "host all all 0.0.0.0/0 trust", "host replication all 0.0.0.0/0 trust"},
+			// A node that cannot be rewound is copied anew, or it would stay away.
+			"remove_data_directory_on_rewind_failure":     true,
+			"remove_data_directory_on_diverged_timelines": true,
+
+			"basebackup": []any{object{"checkpoint": "fast"}, "no-sync"},
+			"pg_hba":     []string{"local all all trust", "host all all 0.0.0.0/0 trust", "host replication all 0.0.0.0/0 trust"},
 			"parameters": object{
 				"unix_socket_directories": m.dir,
 				"fsync":                   "off",
@@ -124,22 +139,10 @@ func (c *cluster) patroniConfig(m *member) []byte {
 
 // start brings the cluster up, with nodes[0] as its leader.
 func (c *cluster) start(ctx context.Context) error {
-	var peers []string
 	for _, m := range c.etcd {
-		peers = append(peers, m.name+"=http://"+m.addr.String()+":2380")
-	}
-	for _, m := range c.etcd {
-		client, peer := "http://"+m.addr.String()+":2379", "http://"+m.addr.String()+":2380"
-		p, err := c.spawn.start(m.host, command{name: m.name, args: []string{
-			programs.etcd, "--name", m.name, "--data-dir", m.dir, "--logger", "zap",
-			"--listen-client-urls", client, "--advertise-client-urls", client,
-			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-			"--initial-cluster", strings.Join(peers, ","),
-		}})
-		if err != nil {
+		if err := c.startEtcd(m); err != nil {
 			return err
 		}
-		m.proc = p
 	}
 	if err := c.startPatroni(c.nodes[0]); err != nil {
 		return err
@@ -157,6 +160,22 @@ func (c *cluster) start(ctx context.Context) error {
 		}
 	}
 	return c.waitHealthy(ctx)
+}
+
+// startEtcd starts a member, also one that ran before.
+func (c *cluster) startEtcd(m *member) (err error) {
+	var peers []string
+	for _, e := range c.etcd {
+		peers = append(peers, e.name+"=http://"+e.addr.String()+":2380")
+	}
+	client, peer := "http://"+m.addr.String()+":2379", "http://"+m.addr.String()+":2380"
+	m.proc, err = c.spawn.start(m.host, command{name: m.name, args: []string{
+		programs.etcd, "--name", m.name, "--data-dir", m.dir, "--logger", "zap",
+		"--listen-client-urls", client, "--advertise-client-urls", client,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+		"--initial-cluster", strings.Join(peers, ","),
+	}})
+	return err
 }
 
 func (c *cluster) startPatroni(m *member) (err error) {
@@ -284,6 +303,32 @@ func (c *cluster) switchover(from, to *member) error {
 		return fmt.Errorf("asking for a switchover: %s: %s", resp.Status, text)
 	}
 	return nil
+}
+
+// reinitialize has those nodes copied anew that do not follow the leader.
+func (c *cluster) reinitialize() (names []string, err error) {
+	leader, err := c.leader()
+	if err != nil {
+		return nil, err
+	}
+	following, err := c.query(leader, "SELECT host(client_addr) FROM pg_stat_replication WHERE state = 'streaming'")
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, m := range c.nodes {
+		if m == leader || slices.Contains(strings.Fields(following), m.addr.String()) {
+			continue
+		}
+		names = append(names, m.name)
+		resp, err := c.rest.Post("http://"+netip.AddrPortFrom(m.addr, restPort).String()+"/reinitialize", "application/json", strings.NewReader(`{"force": true}`))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("having %s copied: %w", m.name, err))
+			continue
+		}
+		resp.Body.Close()
+	}
+	return names, errors.Join(errs...)
 }
 
 // follower returns a node that is not m.

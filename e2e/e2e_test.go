@@ -54,7 +54,7 @@ var addresses = map[string]netip.Addr{
 
 // programs are the paths of what others wrote, as Debian installs it.
 var programs struct {
-	etcd, patroni, haproxy, python, pgBin, psql, pgbench string
+	etcd, patroni, haproxy, nft, python, pgBin, psql, pgbench string
 }
 
 // lacks names what the tests need and this machine does not have.
@@ -70,6 +70,7 @@ func lacks() error {
 	find(&programs.etcd, "etcd", "etcd-server")
 	find(&programs.patroni, "patroni", "patroni")
 	find(&programs.haproxy, "haproxy", "haproxy")
+	find(&programs.nft, "nft", "nftables")
 	// Not the first python3 in PATH: Debian's modules belong to Debian's.
 	find(&programs.python, "/usr/bin/python3", "python3")
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
@@ -110,17 +111,8 @@ type world struct {
 }
 
 func TestEndToEnd(t *testing.T) {
-	if err := lacks(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("what the end-to-end tests need is missing:\n%v", err)
-		}
-		t.Skipf("what the end-to-end tests need is missing:\n%v", err)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	limited, cancel := context.WithTimeoutCause(ctx, hardLimit, fmt.Errorf("the whole run took longer than %s", hardLimit))
-	defer cancel()
-	w := newWorld(limited, t)
+	ctx, limited := begun(t, hardLimit)
+	w := newWorld(limited, t, setup{proxies: strings.Split(*proxiesFlag, ","), pace: usualPace})
 
 	scenarios := []struct {
 		name string
@@ -156,9 +148,32 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
+// begun skips the test, or fails it, where the machine lacks something. Its
+// contexts end when the run is interrupted, limited also when the time is up.
+func begun(t *testing.T, limit time.Duration) (ctx, limited context.Context) {
+	t.Helper()
+	if err := lacks(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("what the end-to-end tests need is missing:\n%v", err)
+		}
+		t.Skipf("what the end-to-end tests need is missing:\n%v", err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	t.Cleanup(stop)
+	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the whole run took longer than %s", limit))
+	t.Cleanup(cancel)
+	return ctx, limited
+}
+
+// setup is what a world is made of.
+type setup struct {
+	proxies []string
+	pace    pace // Patroni's
+}
+
 // newWorld makes the network, starts the cluster and the proxies, and cleans
 // all of it up when the test ends.
-func newWorld(ctx context.Context, t *testing.T) *world {
+func newWorld(ctx context.Context, t *testing.T, s setup) *world {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -201,13 +216,13 @@ func newWorld(ctx context.Context, t *testing.T) *world {
 	})
 	t.Cleanup(func() { release() })
 
-	w.cluster, err = newCluster(w.net, w.spawn, dir)
+	w.cluster, err = newCluster(w.net, w.spawn, dir, s.pace)
 	must(err)
 	must(w.cluster.start(ctx))
 	w.capture, err = newCapture(w.net, w.cluster.nodes)
 	must(err)
 	t.Cleanup(w.capture.close)
-	for _, name := range strings.Split(*proxiesFlag, ",") {
+	for _, name := range s.proxies {
 		p, err := w.newProxy(ctx, name, dir)
 		must(err)
 		must(p.start(w.spawn))

@@ -32,6 +32,8 @@ type proxy struct {
 	args []string
 	proc *process
 
+	control string // path of the control socket; "" = it has none
+
 	atStart int // descriptors that were open before any client came
 
 	mu    sync.Mutex
@@ -163,8 +165,8 @@ func newPointsman(ctx context.Context, h *host, dir string) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := string(text)
-	for option, value := range map[string]string{"enabled": "1", "control": filepath.Join(dir, "control.sock")} {
+	config, control := string(text), filepath.Join(dir, "control.sock")
+	for option, value := range map[string]string{"enabled": "1", "control": control} {
 		line := regexp.MustCompile(`(?m)^(\s*option\s+` + option + `\s+)\S+`)
 		if !line.MatchString(config) {
 			return nil, fmt.Errorf("%s has no option %s", shippedConfig, option)
@@ -175,7 +177,7 @@ func newPointsman(ctx context.Context, h *host, dir string) (*proxy, error) {
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		return nil, err
 	}
-	return &proxy{name: "pointsman", host: h, args: []string{binary, "run", "-c", path}}, nil
+	return &proxy{name: "pointsman", host: h, args: []string{binary, "run", "-c", path}, control: control}, nil
 }
 
 // statusNames checks that the daemon itself tells who leads.

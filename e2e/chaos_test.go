@@ -1,0 +1,510 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+var (
+	chaosFlag  = flag.String("chaos", "", "the faults of TestChaos to draw from, as a,b,c; default: all")
+	faultsFlag = flag.Int("faults", 8, "how many faults TestChaos draws")
+	seedFlag   = flag.Uint64("seed", 0, "what TestChaos draws them by; 0 = the time of day")
+)
+
+// chaosPace makes a fault cost seconds where the usual pace costs half a minute.
+// It keeps Patroni's own rule, loop_wait + 2 * retry_timeout <= ttl, and leaves
+// etcd time for an election (1 to 2 s) within retry_timeout.
+var chaosPace = pace{ttl: 10, loopWait: 2, retryTimeout: 4}
+
+// chaosCrowd are the clients through pointsman.
+var chaosCrowd = crowd{sleepers: 10, keep: 2, anew: 2, pool: 3}
+
+const (
+	// What the cluster is given to mend itself. Patroni 3.0 does not always: a
+	// replica whose leader was deposed by an older one waits for ever.
+	alone        = 25 * time.Second
+	copiedWithin = time.Minute
+	// Since the cluster is healthy. Patroni may return to a leader on an older
+	// timeline, if that one was frozen; pointsman believes it after 30 s.
+	writingWithin = 45 * time.Second
+)
+
+// chaos draws faults, and judges what became of the clients. They are started
+// once, and have to live through all of it.
+type chaos struct {
+	w       *world
+	t       *testing.T
+	random  *rand.Rand
+	proxy   *proxy
+	clients *clients
+	floor   *clients
+	ledger  *ledger
+	watch   *watcher
+	asked   int // questions to the sleepers
+	taken   int // facts of the clients that were reckoned
+	fds     int // descriptors of the proxy when all was well
+	trials  []*trial
+}
+
+// trial is one fault and what became of it.
+type trial struct {
+	fault, detail  string
+	began, end     time.Time
+	gap            map[string]time.Duration // by kind of writer, and floor: the longest without a row
+	attempts       map[string]int           // by kind: connections that could not be opened
+	statements     map[string]int           // by kind: statements that failed
+	readOnly       int
+	acked          int
+	loss           loss
+	zombies, twice int
+	wrong          []string // what must not be
+}
+
+func TestChaos(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano() / 1e6 % 1e6)
+	}
+	drawn, err := draw(seed, *faultsFlag, *chaosFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ctx := begun(t, time.Duration(*faultsFlag+2)*time.Minute)
+	fmt.Printf("%d faults of seed %d\n", len(drawn), seed)
+	w := newWorld(ctx, t, setup{proxies: []string{"pointsman"}, pace: chaosPace})
+	c := &chaos{w: w, t: t, random: rand.New(rand.NewPCG(seed, 1)), proxy: w.proxies[0], ledger: newLedger()}
+	if err := c.start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range drawn {
+		if !c.try(ctx, f) {
+			t.Errorf("%s: it goes on no further; %d of %d faults. Again with: -seed %d -faults %d", f.name, i+1, len(drawn), seed, len(drawn))
+			break
+		}
+	}
+	c.watch.stop()
+	stopClients([]*clients{c.clients, c.floor})
+	fmt.Printf("\nchaos, seed %d\n%s\n", seed, c.table())
+	w.leaks(ctx, t)
+}
+
+// draw makes a list of faults from packs of all of them that are shuffled.
+func draw(seed uint64, n int, names string) (drawn []fault, err error) {
+	pack := faults
+	if names != "" {
+		pack = nil
+		for name := range strings.SplitSeq(names, ",") {
+			found := false
+			for _, f := range faults {
+				if f.name == name {
+					pack, found = append(pack, f), true
+				}
+			}
+			if !found {
+				err = errors.Join(err, fmt.Errorf("no fault %q", name))
+			}
+		}
+	}
+	random := rand.New(rand.NewPCG(seed, 0))
+	for err == nil && len(drawn) < n {
+		for _, i := range random.Perm(len(pack)) {
+			drawn = append(drawn, pack[i])
+		}
+	}
+	return drawn[:min(n, len(drawn))], err
+}
+
+// start starts the clients, and notes how all is when it is well.
+func (c *chaos) start(ctx context.Context) (err error) {
+	for _, way := range c.w.ways {
+		switch way.proxy {
+		case nil:
+			c.floor, err = c.w.startCrowd(way, "chaos", crowd{keep: 1, anew: 1})
+		default:
+			c.clients, err = c.w.startCrowd(way, "chaos", chaosCrowd)
+		}
+		if err != nil {
+			return err
+		}
+		all := c.clients
+		if all == nil {
+			all = c.floor
+		}
+		c.t.Cleanup(func() { stopClients([]*clients{all}) })
+	}
+	if err := c.w.cluster.waitHealthy(ctx); err != nil {
+		return err
+	}
+	both := []*clients{c.clients, c.floor}
+	if err := waitFor(ctx, 20*time.Second, "clients at work", func() error { return errors.Join(atWork(both), writing(both, 2)) }); err != nil {
+		return err
+	}
+	c.watch = watchSessions(c.proxy)
+	c.t.Cleanup(c.watch.stop)
+	c.fds, err = c.proxy.descriptors()
+	return err
+}
+
+// try lets one fault happen, mends it, waits until all is well again, and
+// judges. It returns whether all is well.
+func (c *chaos) try(ctx context.Context, f fault) bool {
+	c.w.capture.reset()
+	tr := &trial{fault: f.name, began: time.Now(), gap: map[string]time.Duration{}, attempts: map[string]int{}, statements: map[string]int{}}
+	c.trials = append(c.trials, tr)
+	leader, err := c.w.cluster.leader()
+	if err == nil {
+		tr.detail, err = f.run(c, ctx, leader)
+	}
+	if err != nil {
+		tr.wrong = append(tr.wrong, "the fault: "+err.Error())
+	}
+	well := c.recover(ctx, tr)
+	tr.end = time.Now()
+	c.reckon(tr)
+	c.t.Logf("%s (%s), %.1f s: %s", tr.fault, tr.detail, tr.end.Sub(tr.began).Seconds(), strings.Join(tr.wrong, "; "))
+	for _, what := range tr.wrong {
+		c.t.Errorf("%s (%s): %s", tr.fault, tr.detail, what)
+	}
+	if len(tr.wrong) > 0 {
+		m := &measurement{scenario: tr.fault, clients: []*clients{c.clients}, fault: tr.began, end: tr.end}
+		for kind, n := range c.clients.kinds(tr.began) {
+			c.t.Logf("%d times %s", n, kind)
+		}
+		c.t.Logf("seconds since the fault:\n%s", c.w.timeline(m))
+	}
+	return well
+}
+
+// recover mends, and waits until the cluster and all clients are well.
+func (c *chaos) recover(ctx context.Context, tr *trial) bool {
+	wrong := func(what string, err error) bool {
+		if err != nil {
+			tr.wrong = append(tr.wrong, what+": "+err.Error())
+		}
+		return err == nil
+	}
+	if !wrong("mending", c.heal()) {
+		return false
+	}
+	if waitFor(ctx, alone, "a healthy cluster", c.w.cluster.healthy) != nil {
+		copied, err := c.w.cluster.reinitialize()
+		tr.detail += fmt.Sprintf(", and %v copied anew", copied)
+		if !wrong("the cluster", errors.Join(err, waitFor(ctx, copiedWithin, "a healthy cluster", c.w.cluster.healthy))) {
+			return false
+		}
+	}
+	leader, err := c.w.cluster.leader()
+	if !wrong("the cluster", err) ||
+		!wrong("writers", waitFor(ctx, writingWithin, "writes", func() error { return writing([]*clients{c.clients}, 2) })) ||
+		!wrong("idle sessions", c.askSleepers(ctx, leader)) {
+		return false
+	}
+	tr.loss, err = c.account(leader)
+	return wrong("the rows", err) && wrong("what the fault has left", c.asBefore(ctx))
+}
+
+// askSleepers has every idle session say where it leads.
+func (c *chaos) askSleepers(ctx context.Context, leader *member) error {
+	c.asked++
+	if _, err := fmt.Fprintln(c.clients.ask, c.asked); err != nil {
+		return err
+	}
+	return waitFor(ctx, 10*time.Second, "their answers", func() error {
+		answered := map[string]bool{}
+		all := c.clients.all()
+		for i := len(all) - 1; i >= 0; i-- {
+			f := all[i]
+			if f.Event == "answer" && f.Seq < c.asked {
+				break
+			}
+			if f.Event != "answer" {
+				continue
+			}
+			answered[f.Who] = true
+			if f.Node != leader.addr.String() || f.Recovery {
+				return fmt.Errorf("%s is on %s, recovery %v; the leader is %s", f.Who, f.Node, f.Recovery, leader.name)
+			}
+		}
+		if n := len(answered); n < chaosCrowd.sleepers {
+			return fmt.Errorf("%d of %d have answered", n, chaosCrowd.sleepers)
+		}
+		return nil
+	})
+}
+
+// account brings the ledger up to date and compares it with the leader.
+func (c *chaos) account(leader *member) (loss, error) {
+	c.ledger.acks = c.ledger.acks[:0]
+	for _, f := range c.clients.all() {
+		if f.Event == "ack" {
+			c.ledger.acks = append(c.ledger.acks, f)
+		}
+	}
+	return c.ledger.check(c.w.cluster, leader, c.clients.run)
+}
+
+// asBefore waits until sessions and descriptors are what they were.
+func (c *chaos) asBefore(ctx context.Context) error {
+	least := chaosCrowd.sleepers + chaosCrowd.keep
+	// psycopg2's pool closes some, and each of the others may just open or end one.
+	most := least + chaosCrowd.pool + 2*chaosCrowd.anew
+	return waitFor(ctx, 10*time.Second, "sessions and descriptors as before", func() error {
+		s, err := askSnapshot(c.proxy)
+		if err != nil {
+			return err
+		}
+		if n := s.sessions(); n < least || n > most {
+			return fmt.Errorf("%d sessions, not %d to %d", n, least, most)
+		}
+		now, err := c.proxy.descriptors()
+		if err == nil && now > c.fds+2*chaosCrowd.pool {
+			err = fmt.Errorf("%d descriptors, before the first fault there were %d", now, c.fds)
+		}
+		return err
+	})
+}
+
+// reckon fills in what the clients saw, and judges it.
+func (c *chaos) reckon(tr *trial) {
+	facts := c.clients.all()
+	var acks []fact
+	for _, f := range facts[c.taken:] {
+		kind, _, _ := strings.Cut(f.Who, "-")
+		switch {
+		case f.Event == "ack":
+			acks = append(acks, f)
+		case f.Event != "fail":
+		case f.Stage == "connect":
+			tr.attempts[kind]++
+		default:
+			tr.statements[kind]++
+		}
+	}
+	c.taken = len(facts)
+	tr.acked = len(acks)
+	tr.gaps(c.clients, "")
+	tr.gaps(c.floor, "floor")
+	tr.readOnly = c.readOnly(tr)
+	var example string
+	if tr.zombies, example = zombies(acks, c.w.confirmations(c.proxy)); tr.zombies > 0 {
+		tr.wrong = append(tr.wrong, fmt.Sprintf("%d rows acknowledged by a deposed leader: %s", tr.zombies, example))
+	}
+	if tr.loss.other > 0 {
+		tr.wrong = append(tr.wrong, fmt.Sprintf("%d rows are missing that PostgreSQL did not lose: %s", tr.loss.other, tr.loss.example))
+	}
+	if tr.twice, example = c.watch.twice(tr.began); tr.twice > 0 {
+		tr.wrong = append(tr.wrong, "sessions on two servers: "+example)
+	}
+	if n := c.toDeposed(tr); n > 0 {
+		tr.wrong = append(tr.wrong, fmt.Sprintf("%d bytes of sessions to a server that was not the leader any more", n))
+	}
+}
+
+// gaps notes the longest time between two rows, by kind of writer.
+func (tr *trial) gaps(c *clients, name string) {
+	last := map[string]time.Time{}
+	for _, f := range c.all() {
+		if f.Event != "ack" {
+			continue
+		}
+		kind, _, _ := strings.Cut(f.Who, "-")
+		if name != "" {
+			kind = name
+		}
+		at := f.at()
+		if was, ok := last[f.Who]; ok && at.After(tr.began) && at.Before(tr.end) {
+			tr.gap[kind] = max(tr.gap[kind], at.Sub(was))
+		}
+		last[f.Who] = at
+	}
+}
+
+// readOnly counts the statements that a replica refused; one writer shall not
+// meet that for longer than a second.
+func (c *chaos) readOnly(tr *trial) (n int) {
+	first := map[string]time.Time{}
+	lasting := map[string]bool{}
+	for _, f := range c.clients.all() {
+		if f.Event != "fail" || f.Code != sqlReadOnly || f.at().Before(tr.began) {
+			continue
+		}
+		n++
+		if first[f.Who].IsZero() {
+			first[f.Who] = f.at()
+		}
+		lasting[f.Who] = f.at().Sub(first[f.Who]) > time.Second
+	}
+	for _, who := range sortedKeys(lasting) {
+		if lasting[who] {
+			tr.wrong = append(tr.wrong, who+" meets read-only errors for more than a second")
+		}
+	}
+	return n
+}
+
+// toDeposed counts what sessions sent to a node while another was confirmed.
+func (c *chaos) toDeposed(tr *trial) (bytes int) {
+	leaders := c.w.confirmations(c.proxy)
+	for _, k := range c.w.capture.between(tr.began, tr.end) {
+		if !isData(k, c.proxy) {
+			continue
+		}
+		i := len(leaders) - 1
+		for i >= 0 && leaders[i].at.After(k.at) {
+			i--
+		}
+		if i < 0 || leaders[i].node == k.node.addr {
+			continue
+		}
+		if next := i + 1; next < len(leaders) && leaders[next].node == k.node.addr && leaders[next].at.Sub(k.at) < lineDelay {
+			continue
+		}
+		bytes += k.payload
+	}
+	return bytes
+}
+
+func (c *chaos) table() string {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\tfault\t\tuntil writable, s\t\t\t\tconnects failed\tstatements failed\t\t\tread-\trows\tlost by\tlost\t\ttook")
+	fmt.Fprintln(t, "\t\t\tfloor\tkeep\tanew\tpool\tall kinds\tkeep\tanew\tpool\tonly\tacked\tPostgreSQL\totherwise\tzombies\ts")
+	var sum trial
+	for i, tr := range c.trials {
+		connects := 0
+		for _, n := range tr.attempts {
+			connects += n
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.0f\n", i+1, tr.fault, tr.detail,
+			tr.gap["floor"].Seconds(), tr.gap["keep"].Seconds(), tr.gap["anew"].Seconds(), tr.gap["pool"].Seconds(), connects,
+			tr.statements["keep"], tr.statements["anew"], tr.statements["pool"], tr.readOnly, tr.acked, tr.loss.postgres, tr.loss.other, tr.zombies,
+			tr.end.Sub(tr.began).Seconds())
+		sum.acked += tr.acked
+		sum.loss.postgres += tr.loss.postgres
+		sum.loss.other += tr.loss.other
+		sum.zombies += tr.zombies
+	}
+	t.Flush()
+	fmt.Fprintf(&b, "%d rows acknowledged, %d lost by PostgreSQL, %d lost otherwise, %d acknowledged by a deposed leader\n",
+		sum.acked, sum.loss.postgres, sum.loss.other, sum.zombies)
+	return b.String()
+}
+
+// snapshot is the part of the daemon's own words that is needed here.
+type snapshot struct {
+	Backends []struct {
+		Leader  string
+		Servers []struct {
+			Name    string
+			Current int
+		}
+	}
+}
+
+func (s *snapshot) sessions() (n int) {
+	for _, srv := range s.Backends[0].Servers {
+		n += srv.Current
+	}
+	return n
+}
+
+// askSnapshot asks the daemon over its control socket.
+func askSnapshot(p *proxy) (*snapshot, error) {
+	conn, err := net.DialTimeout("unix", p.control, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := fmt.Fprintln(conn, "show pointsman json"); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(conn).ReadBytes('\n')
+	if err != nil {
+		return nil, err
+	}
+	var s snapshot
+	if err := json.NewDecoder(bytes.NewReader(line)).Decode(&s); err != nil {
+		return nil, err
+	}
+	if len(s.Backends) != 1 {
+		return nil, fmt.Errorf("%d backends", len(s.Backends))
+	}
+	return &s, nil
+}
+
+// watcher looks at the daemon's sessions all the time.
+type watcher struct {
+	mu    sync.Mutex
+	found []logLine // sessions on two servers
+	end   chan struct{}
+	once  sync.Once
+	done  sync.WaitGroup
+}
+
+func watchSessions(p *proxy) *watcher {
+	w := &watcher{end: make(chan struct{})}
+	w.done.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-w.end:
+				return
+			case <-tick.C:
+			}
+			if s, err := askSnapshot(p); err == nil {
+				w.look(s)
+			}
+		}
+	})
+	return w
+}
+
+func (w *watcher) look(s *snapshot) {
+	var on []string
+	for _, b := range s.Backends {
+		for _, srv := range b.Servers {
+			if srv.Current > 0 {
+				on = append(on, fmt.Sprintf("%d on %s", srv.Current, srv.Name))
+			}
+		}
+	}
+	if len(on) > 1 {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.found = append(w.found, logLine{time.Now(), strings.Join(on, ", ")})
+	}
+}
+
+// twice is how often sessions were seen on two servers since a moment.
+func (w *watcher) twice(since time.Time) (n int, example string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.found {
+		if l.at.After(since) {
+			n++
+			example = l.at.Format("15:04:05.000") + ": " + l.text
+		}
+	}
+	return n, example
+}
+
+func (w *watcher) stop() {
+	w.once.Do(func() { close(w.end) })
+	w.done.Wait()
+}
