@@ -206,7 +206,7 @@ func (c *chaos) lose(match string) error {
 	if match != "" {
 		rules += "add chain ip faults forward { type filter hook forward priority 0; }\nadd rule ip faults forward " + match + " drop\n"
 	}
-	_, err := c.w.spawn.run(&host{name: "middle", ns: c.w.net.middle},
+	_, err := c.w.spawn.run(&host{Namespace: c.w.net.middle, name: "middle"},
 		command{name: "nft", args: []string{programs.nft, "-f", "-"}, stdin: strings.NewReader(rules)})
 	return err
 }
