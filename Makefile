@@ -69,7 +69,12 @@ test-package: # the packages read back, and their programs run under qemu-user
 
 .PHONY: test-e2e
 test-e2e: # a real Patroni cluster in network namespaces
-	go test -tags e2e -count=1 -timeout 15m -v -skip Kine ./e2e
+	go test -tags e2e -count=1 -timeout 15m -v -skip 'Kine|Chaos|Hints' ./e2e
+	go test -tags e2e -count=1 -timeout 12m -v -run Chaos ./e2e
+
+.PHONY: chaos
+chaos: ## FAULTS (36) random faults of SEED on a real cluster; half a minute each (root)
+	go test -tags e2e -count=1 -timeout 0 -v -run Chaos ./e2e -faults $(or $(FAULTS),36) -seed $(or $(SEED),0)
 
 # What the clients are made of is not what pointsman is made of: their module is
 # vetted by itself. That also builds it, a minute or two where nothing is cached.

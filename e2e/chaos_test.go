@@ -83,7 +83,7 @@ func TestChaos(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, ctx := begun(t, time.Duration(*faultsFlag+2)*time.Minute)
+	_, ctx := within(t, time.Duration(*faultsFlag+2)*time.Minute)
 	fmt.Printf("%d faults of seed %d\n", len(drawn), seed)
 	w := newWorld(ctx, t, setup{proxies: []string{"pointsman"}, pace: chaosPace})
 	c := &chaos{w: w, t: t, random: rand.New(rand.NewPCG(seed, 1)), proxy: w.proxies[0], ledger: newLedger()}

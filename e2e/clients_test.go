@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"sort"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -25,17 +23,8 @@ const limitTenInARow = time.Second
 // begun makes a world for one test that lasts no longer than limit.
 func begun(t *testing.T, limit time.Duration) (*world, context.Context) {
 	t.Helper()
-	if err := lacks(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("what the end-to-end tests need is missing:\n%v", err)
-		}
-		t.Skipf("what the end-to-end tests need is missing:\n%v", err)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	t.Cleanup(stop)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
-	t.Cleanup(cancel)
-	w := newWorld(ctx, t)
+	_, ctx := within(t, limit)
+	w := newWorld(ctx, t, usual())
 	t.Cleanup(func() {
 		fmt.Printf("\n%s\n%.0f s in all\n\n", w.report.table(), time.Since(w.report.Started).Seconds())
 	})

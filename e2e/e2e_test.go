@@ -111,8 +111,8 @@ type world struct {
 }
 
 func TestEndToEnd(t *testing.T) {
-	ctx, limited := begun(t, hardLimit)
-	w := newWorld(limited, t, setup{proxies: strings.Split(*proxiesFlag, ","), pace: usualPace})
+	ctx, limited := within(t, hardLimit)
+	w := newWorld(limited, t, usual())
 
 	scenarios := []struct {
 		name string
@@ -148,9 +148,9 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
-// begun skips the test, or fails it, where the machine lacks something. Its
+// within skips the test, or fails it, where the machine lacks something. Its
 // contexts end when the run is interrupted, limited also when the time is up.
-func begun(t *testing.T, limit time.Duration) (ctx, limited context.Context) {
+func within(t *testing.T, limit time.Duration) (ctx, limited context.Context) {
 	t.Helper()
 	if err := lacks(); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -169,6 +169,11 @@ func begun(t *testing.T, limit time.Duration) (ctx, limited context.Context) {
 type setup struct {
 	proxies []string
 	pace    pace // Patroni's
+}
+
+// usual is the world that the figures are measured in.
+func usual() setup {
+	return setup{proxies: strings.Split(*proxiesFlag, ","), pace: usualPace}
 }
 
 // newWorld makes the network, starts the cluster and the proxies, and cleans
