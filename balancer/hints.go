@@ -50,6 +50,15 @@ func (u *burst) add(now time.Time) bool {
 // Observe implements relay.Director. What finds the queue full is dropped: the
 // owner has hints enough then.
 func (b *Balancer) Observe(e relay.Event) {
+	switch e.Kind {
+	case relay.ServerNotAccepting, relay.ServerStandby:
+		b.routes.Load().server[e.Server].close(e.Epoch)
+	case relay.ServerAccepts:
+		if b.routes.Load().server[e.Server].open() {
+			b.engine.Wake(-1)
+		}
+		return
+	}
 	select {
 	case b.events <- e:
 	default:

@@ -22,8 +22,34 @@ type routes struct {
 	frontendNames, backendNames, serverNames []string // by number, for the log
 }
 
-// slots counts the sessions of a server.
-type slots struct{ taken atomic.Int32 }
+// slots counts the sessions of a server, and knows whether it takes any.
+type slots struct {
+	taken atomic.Int32
+	shut  atomic.Uint32 // the epoch in which it takes connections, but no sessions; 0 = none
+	tried atomic.Uint32 // when a client tried it last all the same: ms since processStart
+}
+
+var processStart = time.Now()
+
+// close notes that the server takes no sessions.
+func (s *slots) close(epoch relay.Epoch) {
+	s.tried.Store(uint32(time.Since(processStart).Milliseconds()))
+	s.shut.Store(uint32(epoch))
+}
+
+// open notes that it takes sessions, and reports whether that is news.
+func (s *slots) open() bool { return s.shut.Swap(0) != 0 }
+
+// mayTry reports whether a client may be sent to the server. While it takes no
+// sessions, one client per retry finds out whether it does again: a PostgreSQL
+// that starts up has better to do than to refuse a thousand of them.
+func (s *slots) mayTry(epoch relay.Epoch) bool {
+	if s.shut.Load() != uint32(epoch) || epoch == 0 {
+		return true
+	}
+	now, last := uint32(time.Since(processStart).Milliseconds()), s.tried.Load()
+	return now-last >= uint32(retry.Milliseconds()) && s.tried.CompareAndSwap(last, now)
+}
 
 // take occupies one of max slots, 0 = no limit.
 func (s *slots) take(max int32) bool {
@@ -72,6 +98,11 @@ type serverRoute struct {
 	maxConn int32
 	weight  int32
 	slots   *slots
+}
+
+// take occupies a slot, if the server takes sessions and has one.
+func (s *serverRoute) take() bool {
+	return s.slots.mayTry(s.target.Epoch) && s.slots.take(s.maxConn)
 }
 
 // Route implements relay.Director.
@@ -197,7 +228,7 @@ func (b *backendRoute) choose(q relay.Request, w *waiting) *serverRoute {
 	}
 	try := func(i int32) *serverRoute {
 		s := &b.usable[i]
-		if s.target.Server == q.Failed || !s.slots.take(s.maxConn) {
+		if s.target.Server == q.Failed || !s.take() {
 			return nil
 		}
 		return s
@@ -253,7 +284,7 @@ func (b *backendRoute) leastConn(q relay.Request, w *waiting) *serverRoute {
 				best, bestTaken = s, taken
 			}
 		}
-		if best == nil || best.slots.take(best.maxConn) {
+		if best == nil || best.take() {
 			return best
 		}
 	}

@@ -215,3 +215,71 @@ func BenchmarkRoute(b *testing.B) {
 		})
 	}
 }
+
+// While a server takes connections but no sessions, one client in a while
+// tries it; when it takes one, all may.
+func TestShutServerIsTriedByOne(t *testing.T) {
+	r := table(config.Leader, serverRoute{})
+	r.backends[0].holdMax = 100
+	b := balancerWith(r)
+	target := r.backends[0].usable[0].target
+	places := func(n int) (slotted int) {
+		for range n {
+			if ticket, _ := b.Route(newcomer("10.0.0.1:1000")); ticket.Place == relay.Slotted {
+				slotted++
+			}
+		}
+		return slotted
+	}
+	if n := places(5); n != 5 {
+		t.Fatalf("%d of 5 sent to a server that takes sessions", n)
+	}
+	r.server[0].close(target.Epoch)
+	if n := places(5); n != 0 {
+		t.Errorf("%d of 5 sent to a server that has just refused", n)
+	}
+	r.server[0].tried.Add(-uint32(retry.Milliseconds())) // that was a while ago
+	if n := places(5); n != 1 {
+		t.Errorf("%d of 5 try a server that refused, want 1", n)
+	}
+	if !r.server[0].open() || r.server[0].open() {
+		t.Error("that it takes sessions is news once")
+	}
+	if n := places(5); n != 5 {
+		t.Errorf("%d of 5 sent to a server that takes sessions again", n)
+	}
+	r.server[0].close(target.Epoch + 1)
+	if n := places(1); n != 1 {
+		t.Error("a refusal of another reign stops this one's clients")
+	}
+}
+
+// A CancelRequest goes to the leader, in doubt or without a slot; it never waits.
+func TestCancelGoesToTheLeader(t *testing.T) {
+	r := table(config.Leader, serverRoute{maxConn: 1})
+	b := balancerWith(r)
+	bk := r.backends[0]
+	bk.reigns = &bk.usable[0]
+	cancel := newcomer("10.0.0.1:1000")
+	cancel.Cancel = true
+	b.Route(newcomer("10.0.0.1:1000")) // takes the one slot
+	if ticket, _ := b.Route(cancel); ticket.Place != relay.Slotted {
+		t.Errorf("without a slot: place %d", ticket.Place)
+	}
+	bk.usable = nil // in doubt
+	if ticket, _ := b.Route(cancel); ticket.Place != relay.Slotted || ticket.Target.Epoch != 1 {
+		t.Errorf("to a leader in doubt: %+v", ticket)
+	}
+	failed := cancel
+	failed.Failed = 0
+	if ticket, _ := b.Route(failed); ticket.Place != relay.Nowhere {
+		t.Errorf("after a failed connect: place %d", ticket.Place)
+	}
+	bk.reigns = nil
+	if ticket, _ := b.Route(cancel); ticket.Place != relay.Nowhere {
+		t.Errorf("without a leader: place %d", ticket.Place)
+	}
+	if held := r.backend[0].held.Load(); held != 0 {
+		t.Errorf("%d are held", held)
+	}
+}

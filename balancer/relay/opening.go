@@ -57,7 +57,7 @@ func (l *loop) onGreeting(s *session) {
 // hear looks at what the client says, and takes it when it is whole.
 func (l *loop) hear(s *session) {
 	d := &s.side[clientSide]
-	n, errno := peek(d.fd, l.scratch[:pgwire.MaxStartup])
+	n, errno := peek(d.fd, l.scratch[:min(len(l.scratch), pgwire.MaxStartup)])
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
 		return
@@ -85,12 +85,18 @@ func (l *loop) hear(s *session) {
 		s.opening, s.openSize = l.chunks.put(l.scratch[:size]), int16(size)
 		l.chunksUsed++
 	}
-	s.request = request
-	if s.side[serverSide].fd >= 0 {
-		l.open(s) // the server has declined encryption, and waits
-		return
+	if n == size && !d.is(finSeen) {
+		d.clear(readable)
 	}
-	l.ask(s, -1)
+	s.request = request
+	switch {
+	case s.side[serverSide].fd < 0:
+		l.ask(s, -1)
+	case size == 0:
+		l.opened(s) // TLS to a server that has just declined it: it will say so
+	default:
+		l.open(s)
+	}
 }
 
 // malformed ends a client that does not speak PostgreSQL's protocol.
@@ -198,6 +204,9 @@ func (l *loop) declined(s *session, n int) {
 // opened begins to relay.
 func (l *loop) opened(s *session) {
 	size := int(s.openSize)
+	if s.request != pgwire.Cancel {
+		l.observe(s, ServerAccepts)
+	}
 	l.forgetOpening(s)
 	l.establish(s)
 	l.count(s, clientSide, size)

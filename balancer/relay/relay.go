@@ -74,7 +74,7 @@ type Director interface {
 	Ended(*Record)
 }
 
-// EventKind is a fact about a server's side. All but FirstSession may mean that
+// EventKind is a fact about a server's side. All but the last two may mean that
 // it is in trouble.
 type EventKind uint8
 
@@ -89,6 +89,7 @@ const (
 	ServerStalled                           // what was sent to it is not acknowledged after stalledAfter; the session goes on
 	ServerNotAccepting                      // it took a connection, and then said 57P03 or closed before it said anything
 	ServerStandby                           // a session would have begun on a server in hot standby
+	ServerAccepts                           // it took a PostgreSQL session
 	FirstSession                            // the first session of the epoch with this loop was established
 )
 

@@ -94,6 +94,7 @@ type desk struct {
 	asked   int
 	events  []Event
 	firsts  []Event
+	accepts int // ServerAccepts
 	records []Record
 	fault   error
 	release func()        // called on the loop's thread at each Release
@@ -138,8 +139,12 @@ func (d *desk) Release(t Ticket, _ Cause) {
 func (d *desk) Observe(e Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if e.Kind == FirstSession { // of every session's beginning, so apart
+	switch e.Kind {
+	case FirstSession: // of sessions' beginnings, so apart
 		d.firsts = append(d.firsts, e)
+		return
+	case ServerAccepts:
+		d.accepts++
 		return
 	}
 	d.events = append(d.events, e)

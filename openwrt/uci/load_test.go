@@ -44,6 +44,7 @@ func TestShippedConfig(t *testing.T) {
 	frontend := config.NewFrontend("ft_postgres")
 	frontend.Binds = []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:5432")}
 	frontend.DefaultBackend = "bk_postgres_primary"
+	frontend.Protocol = config.PostgreSQL
 	frontend.MaxConn = 2000
 	if want := []config.Frontend{frontend}; !reflect.DeepEqual(c.Frontends, want) {
 		t.Errorf("frontends are %+v, want %+v", c.Frontends, want)
