@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -102,8 +103,8 @@ func (k *checker) tls(i int, b *Backend) {
 
 func (k *checker) servers(servers []Server) {
 	type place struct {
-		backend string
-		address HostPort
+		backend, uri string
+		address      HostPort
 	}
 	type ref struct{ backend, name string }
 	names, at := map[ref]bool{}, map[place]string{}
@@ -121,12 +122,19 @@ func (k *checker) servers(servers []Server) {
 		}
 		names[ref{s.Backend, s.Name}] = true
 		if s.Address.Host != "" { // else the reader has said so
-			where := place{s.Backend, s.Address}
+			where := place{s.Backend, cmp.Or(s.CheckURI, b.CheckURI), s.Address}
 			if other, taken := at[where]; taken {
 				k.add("server", i, "address", s.Address.String(), "server '%s' of the same backend has that address", other)
 			} else {
 				at[where] = s.Name
 			}
+		}
+		switch {
+		case s.CheckURI == "":
+		case b.Policy == Leader:
+			k.add("server", i, "check_uri", s.CheckURI, "policy 'leader' asks all servers the same; write it into backend '%s'", b.Name)
+		case b.Check != CheckHTTP:
+			k.add("server", i, "check_uri", s.CheckURI, "needs check 'http'; backend '%s' has check '%s'", b.Name, b.Check)
 		}
 		b.Servers = append(b.Servers, s)
 	}

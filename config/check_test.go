@@ -87,6 +87,19 @@ func TestCheckProblems(t *testing.T) {
 		{"same host, other port", func(_ *config.Config, s *[]config.Server) {
 			(*s)[1].Address = config.HostPort{Host: "10.0.0.1", Port: 5433}
 		}, nil},
+		{"one address, two questions", func(c *config.Config, s *[]config.Server) {
+			c.Backends[0].Policy = config.LeastConn
+			(*s)[1].Address.Host, (*s)[1].CheckURI = "10.0.0.1", "/replica"
+		}, nil},
+		{"one address, the same question", func(c *config.Config, s *[]config.Server) {
+			c.Backends[0].Policy = config.LeastConn
+			(*s)[1].Address.Host, (*s)[1].CheckURI = "10.0.0.1", "/primary"
+		}, problems{{Section: "server", Index: 1, Key: "address", Value: "10.0.0.1:5432", Text: "server 's1' of the same backend has that address"}}},
+		{"leaders by different questions", func(_ *config.Config, s *[]config.Server) { (*s)[1].CheckURI = "/leader" },
+			problems{{Section: "server", Index: 1, Key: "check_uri", Value: "/leader", Text: "policy 'leader' asks all servers the same; write it into backend 'bk'"}}},
+		{"a question that is not asked", func(c *config.Config, s *[]config.Server) {
+			c.Backends[0].Policy, c.Backends[0].Check, (*s)[0].CheckURI = config.First, config.CheckTCP, "/x"
+		}, problems{{Section: "server", Key: "check_uri", Value: "/x", Text: "needs check 'http'; backend 'bk' has check 'tcp'"}}},
 		{"no servers", func(_ *config.Config, s *[]config.Server) { *s = nil },
 			problems{{Section: "backend", Text: "no server names this backend; at least one `config server` with `option backend 'bk'` is needed"}}},
 

@@ -86,6 +86,7 @@ type Server struct {
 	Backend   string // name of its Backend
 	Address   HostPort
 	CheckPort uint16 // where checks go; 0 = the port of Address
+	CheckURI  string // what they ask for; "" = the backend's
 	MaxConn   int    // sessions at once; 0 = no limit
 	Weight    int    // share among its backend's servers, 0 to 256; 0 = no new sessions
 	Backup    bool   // serves only while every other server is down

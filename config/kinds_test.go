@@ -180,6 +180,7 @@ func TestKinds(t *testing.T) {
 			"0.0.0.0:1": "is not the address of a host", "[::]:1": "is not the address of a host", "[::ffff:0.0.0.0]:1": "is not the address of a host", "224.0.0.1:1": "is not the address of a host", "255.255.255.255:1": "is not the address of a host",
 		}},
 		{"server.check_port", "CheckPort", values{"1": uint16(1), "65535": uint16(65535)}, refusals{"": no, "0": no, "65536": no, "-1": no, "http": no, ":8008": no}},
+		{"server.check_uri", "CheckURI", values{"/": "/", "/replica?lag=16MB": "/replica?lag=16MB"}, refusals{"": no, "primary": no}},
 		integers("server.maxconn", "MaxConn", 0, 1_000_000),
 		integers("server.weight", "Weight", 0, 256),
 		{"server.backup", "Backup", booleans, notBooleans},

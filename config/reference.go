@@ -205,6 +205,8 @@ var serverKeys = []Key{
 		func(s *Server) *HostPort { return &s.Address }),
 	key("check_port", "", port, "Where checks go, on the same host. Default: the port of `address`. Patroni's REST API is on 8008.",
 		func(s *Server) *uint16 { return &s.CheckPort }),
+	key("check_uri", "", uri, "HTTP path and query of this server's checks. Default: the backend's. So can a node be a `backup` as long as it leads. Not for policy `leader`.",
+		func(s *Server) *string { return &s.CheckURI }),
 	key("maxconn", "0", integer(0, 1_000_000), "Sessions at once; beyond it clients wait, up to `timeout_queue`. `0`: no limit.",
 		func(s *Server) *int { return &s.MaxConn }),
 	key("weight", "1", integer(0, 256), "Share of new sessions among the servers of a backend that is not `leader`. `0`: none.",

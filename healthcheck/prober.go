@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -38,12 +39,13 @@ func newHTTP(b *config.Backend, s *config.Server, host string) (*HTTP, error) {
 	if port == 0 {
 		port = s.Address.Port
 	}
+	uri := cmp.Or(s.CheckURI, b.CheckURI)
 	h := &HTTP{
-		request: request(b, net.JoinHostPort(host, strconv.Itoa(int(port)))),
+		request: request(b, uri, net.JoinHostPort(host, strconv.Itoa(int(port)))),
 		head:    b.CheckMethod == fasthttp.MethodHead,
 		expect:  b.CheckExpect,
 		body:    []byte(b.CheckBody),
-		roles:   leaderRoles(b.CheckURI),
+		roles:   leaderRoles(uri),
 	}
 	if b.CheckTLS {
 		var err error
@@ -56,12 +58,12 @@ func newHTTP(b *config.Backend, s *config.Server, host string) (*HTTP, error) {
 
 // request returns the bytes of the request. A check_header replaces what is
 // set here.
-func request(b *config.Backend, host string) []byte {
+func request(b *config.Backend, uri, host string) []byte {
 	req := fasthttp.AcquireRequest()
 	defer fasthttp.ReleaseRequest(req)
 	h := &req.Header
 	h.SetMethod(b.CheckMethod)
-	h.SetRequestURI(b.CheckURI)
+	h.SetRequestURI(uri)
 	h.SetHost(host)
 	h.SetUserAgent("pointsman")
 	h.SetConnectionClose()
