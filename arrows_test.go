@@ -55,6 +55,7 @@ var arrows = map[string][]string{
 	"bench/postgres": {}, // real servers and clients
 	"bench/profile":  {"bench/chart", "bench/page"},
 	"netlab":         {}, // hosts and cables; knows nothing of what runs there
+	"leaktest":       {},
 	".":              {},
 }
 
@@ -65,9 +66,16 @@ var fileArrows = map[string][]string{
 
 // testArrows are those that only test files may take besides.
 var testArrows = map[string][]string{
-	"balancer/relay": {"netlab"},
-	"openwrt":        {"openwrt/uci"},       // reads the shipped configuration as the daemon does
-	"openwrt/uci":    {"config", "openwrt"}, // openwrt: the configuration that is shipped
+	"balancer":                 {"leaktest"},
+	"balancer/control":         {"leaktest"},
+	"balancer/relay":           {"leaktest", "netlab"},
+	"cmd/pointsman":            {"leaktest"},
+	"cmd/pointsman/demo":       {"leaktest"},
+	"cmd/pointsman/simulation": {"leaktest"},
+	"healthcheck":              {"leaktest"},
+	"netlab":                   {"leaktest"},
+	"openwrt":                  {"openwrt/uci"},       // reads the shipped configuration as the daemon does
+	"openwrt/uci":              {"config", "openwrt"}, // openwrt: the configuration that is shipped
 }
 
 // rooms says which folders, or single files, may import a module of others.

@@ -10,15 +10,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"pointsman/config"
+	"pointsman/leaktest"
 )
 
 // node is a PostgreSQL node to a balancer's eyes: a REST API that answers as
@@ -134,10 +132,8 @@ type world struct {
 // start runs a balancer with fast checks in front of nodes of these names.
 func start(t *testing.T, change func(*config.Config), names ...string) *world {
 	t.Helper()
-	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
+	leaktest.Check(t)
 	w := &world{t: t, log: &logBuffer{}, ended: make(chan error, 1)}
-	// Registered first, so run last: what the test started is gone by then.
-	t.Cleanup(func() { noLeak(t, goroutines, descriptors) })
 	for _, name := range names {
 		w.nodes = append(w.nodes, startNode(t, name))
 	}
@@ -295,28 +291,4 @@ func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()
-}
-
-func openDescriptors(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
-
-// noLeak fails the test if goroutines or descriptors are left.
-func noLeak(t *testing.T, goroutines, descriptors int) {
-	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
-	for runtime.NumGoroutine() > goroutines || openDescriptors(t) > descriptors {
-		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<16)
-			list, _ := exec.Command("ls", "-l", "/proc/"+strconv.Itoa(os.Getpid())+"/fd").Output()
-			t.Fatalf("left: %d goroutines, were %d; %d descriptors, were %d\n%s\n%s", runtime.NumGoroutine(), goroutines,
-				openDescriptors(t), descriptors, list, buf[:runtime.Stack(buf, true)])
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }

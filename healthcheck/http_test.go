@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pointsman/config"
+	"pointsman/leaktest"
 )
 
 // backend returns a backend with the defaults, changed by "option value" lines
@@ -47,7 +48,7 @@ func httpProber(t testing.TB, options ...string) Prober {
 
 // What a whole answer means. Sent as it stands, then closed.
 func TestHTTPAnswers(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	tests := []struct {
 		name    string
 		options []string
@@ -137,7 +138,7 @@ func TestHTTPAnswers(t *testing.T) {
 // A server that misbehaves fails its check by the deadline, in a known class,
 // and with a reason that names what it did.
 func TestHTTPBadPeers(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	const ok = "HTTP/1.1 200 OK\r\n"
 	tests := []struct {
 		name    string
@@ -264,7 +265,7 @@ func bomb() string {
 }
 
 func TestHTTPConnectFails(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	tests := []struct {
 		name   string
 		addr   netip.AddrPort
@@ -318,7 +319,7 @@ func TestHTTPRequest(t *testing.T) {
 
 // A cancelled probe ends at once, wherever it is.
 func TestProbeIsCancelled(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	accepted := make(chan bool, 3)
 	hang := serve(t, func(c net.Conn) { accepted <- true; stay(c) })
 	dropped := silent(t)
@@ -344,7 +345,7 @@ func TestProbeIsCancelled(t *testing.T) {
 
 // Hundreds of probes against every kind of end leave nothing behind.
 func TestProbesLeaveNothingBehind(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	good := serve(t, answer(patroni(200, "primary", "running", 5)))
 	mute := serve(t, stay)
 	endless := serve(t, func(c net.Conn) { readRequest(c); io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"); flood(c, "x", -1) })

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,40 +14,6 @@ import (
 	"testing"
 	"time"
 )
-
-// noLeaks fails the test if goroutines or descriptors outlive it.
-func noLeaks(t testing.TB) {
-	t.Helper()
-	// The runtime's own descriptors (epoll, eventfd) appear with the first socket.
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.Close()
-	goroutines, descriptors := runtime.NumGoroutine(), countDescriptors(t)
-	t.Cleanup(func() {
-		for limit := time.Now().Add(3 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			g, d := runtime.NumGoroutine(), countDescriptors(t)
-			if g <= goroutines && d <= descriptors {
-				return
-			}
-			if time.Now().After(limit) {
-				buf := make([]byte, 64<<10)
-				t.Errorf("leak: %d goroutines (%d before), %d descriptors (%d before)\n%s", g, goroutines,
-					d, descriptors, buf[:runtime.Stack(buf, true)])
-				return
-			}
-		}
-	})
-}
-
-func countDescriptors(t testing.TB) int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
 
 // peer is a server on loopback that treats every connection as told.
 type peer struct {

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pointsman/leaktest"
 )
 
 // message builds one message of protocol 3.
@@ -22,7 +24,7 @@ func refusal(code, text string) string {
 }
 
 func TestPgSQL(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	const scram = "\x00\x00\x00\x0aSCRAM-SHA-256\x00\x00"
 	tests := []struct {
 		name   string
@@ -74,7 +76,7 @@ func TestPgSQL(t *testing.T) {
 // PostgreSQL logs a reset but not a FIN, so a probe leaves with a FIN, and
 // takes what is still on its way.
 func TestPgSQLLeavesWithFIN(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	p := NewPgSQL("pointsman")
 	left := make(chan error, 1)
 	peer := serve(t, func(c net.Conn) {
@@ -99,7 +101,7 @@ func TestPgSQLLeavesWithFIN(t *testing.T) {
 
 // A server that keeps the connection is not waited for.
 func TestPgSQLServerThatStays(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	p := NewPgSQL("pointsman")
 	over := make(chan bool)
 	peer := serve(t, func(c net.Conn) { io.WriteString(c, message('R', "\x00\x00\x00\x00")); <-over })
@@ -116,7 +118,7 @@ func TestPgSQLServerThatStays(t *testing.T) {
 }
 
 func TestPgSQLBadPeers(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	t.Run("all", testPgSQLBadPeers)
 }
 
@@ -145,7 +147,7 @@ func testPgSQLBadPeers(t *testing.T) {
 }
 
 func TestTCP(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	left := make(chan error, 1)
 	peer := serve(t, func(c net.Conn) { _, err := c.Read(make([]byte, 1)); left <- err })
 	if r := probe(t, TCP{}, peer.addr, time.Second); r.Class != Passed || r.Reason != "Layer4 check passed" {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"pointsman/config"
+	"pointsman/leaktest"
 )
 
 const childEnv = "POINTSMAN_TEST_MONITOR"
@@ -44,7 +45,7 @@ func watchAndPrint(addr netip.AddrPort) {
 // may take, and goes on: with fall 1, one false failure would be a false DOWN.
 func TestStoppedProcess(t *testing.T) {
 	const stopAt, stopFor = 5, 1000 * ms
-	noLeaks(t)
+	leaktest.Check(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +99,7 @@ func TestStoppedProcess(t *testing.T) {
 
 // A monitor over real sockets, from DOWN to UP to DOWN, leaves nothing behind.
 func TestMonitorOverSockets(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	var role atomic.Value
 	role.Store("primary")
 	rest := serve(t, func(c net.Conn) { answer(patroni(200, role.Load().(string), "running", 5))(c) })

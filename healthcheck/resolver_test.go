@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pointsman/leaktest"
 )
 
 func TestChoose(t *testing.T) {
@@ -150,7 +152,7 @@ func TestResolverHungServer(t *testing.T) {
 
 // The system's resolver, on a name that needs no network.
 func TestResolverOfTheSystem(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	told := make(chan netip.Addr, 2)
 	r := NewResolver([]string{"localhost"}, time.Hour, nil, func(host string, addr netip.Addr, err error) {
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"pointsman/config"
+	"pointsman/leaktest"
 )
 
 // authority signs certificates, and lies in a PEM file.
@@ -96,7 +97,7 @@ func serveTLS(t testing.TB, conf *tls.Config, handle func(net.Conn)) *peer {
 }
 
 func TestHTTPOverTLS(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	t.Run("all", testHTTPOverTLS)
 }
 

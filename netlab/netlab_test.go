@@ -17,6 +17,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"pointsman/leaktest"
 )
 
 // kind is of this package's own tests: no run of others shall sweep theirs.
@@ -43,15 +45,6 @@ func leftAt(t *testing.T, prefix string) []string {
 	return paths
 }
 
-func descriptors(t *testing.T) int {
-	t.Helper()
-	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(fds)
-}
-
 func must(t *testing.T, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {
@@ -63,7 +56,7 @@ func must(t *testing.T, errs ...error) {
 // cable of one was pulled and plugged in again, and nothing of it is left.
 func TestLab(t *testing.T) {
 	needsRoot(t)
-	before := descriptors(t)
+	leaktest.Check(t)
 	l := New(kind)
 	t.Cleanup(func() { must(t, l.Close()) })
 	router, err := l.Namespace("router")
@@ -123,9 +116,6 @@ func TestLab(t *testing.T) {
 	must(t, listener.Close(), l.Close())
 	if left := leftAt(t, Prefix(kind)); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
-	}
-	if after := descriptors(t); after > before+1 { // the poller's, at the first socket
-		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"pointsman/leaktest"
 )
 
 func TestMaxConn(t *testing.T) {
@@ -140,7 +142,7 @@ func serveWithFewDescriptors(t *testing.T, server string) {
 	})
 	var usage [2]unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &usage[0])
-	limit := unix.Rlimit{Cur: uint64(len(openFiles(t))) + 7, Max: 100}
+	limit := unix.Rlimit{Cur: uint64(len(leaktest.Descriptors(t))) + 7, Max: 100}
 	var old unix.Rlimit
 	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &old)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pointsman/leaktest"
 )
 
 func TestMain(m *testing.M) {
@@ -27,11 +29,6 @@ func TestMain(m *testing.M) {
 	}
 	// As the daemon has it: one more than the loops.
 	runtime.GOMAXPROCS(maxLoops + 1)
-	// Go's poller opens its descriptors at the first use of net; they would
-	// look like a leak of the first test.
-	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		_ = l.Close()
-	}
 	os.Exit(m.Run())
 }
 
@@ -48,42 +45,6 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 	}
 	t.Fatalf("never came: %s", what)
-}
-
-func openFiles(t testing.TB) []string {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			names = append(names, e.Name()+"="+target)
-		}
-	}
-	return names
-}
-
-// checkLeaks fails the test if it ends with more goroutines or descriptors
-// than it began with.
-func checkLeaks(t testing.TB) {
-	t.Helper()
-	goroutines, files := runtime.NumGoroutine(), openFiles(t)
-	t.Cleanup(func() {
-		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-			g, f := runtime.NumGoroutine(), openFiles(t)
-			if g <= goroutines && len(f) <= len(files) {
-				return
-			}
-			if time.Now().After(end) {
-				stacks := make([]byte, 1<<20)
-				t.Errorf("leak: %d goroutines (were %d), %d descriptors (were %d)\n%s\n%s",
-					g, goroutines, len(f), len(files), strings.Join(f, " "), stacks[:runtime.Stack(stacks, true)])
-				return
-			}
-		}
-	})
 }
 
 // desk is the tests' Director. It keeps books of the places.
@@ -245,7 +206,7 @@ type setup struct {
 // end, and then must have left nothing behind.
 func newRig(t testing.TB, change ...func(*setup)) *rig {
 	t.Helper()
-	checkLeaks(t)
+	leaktest.Check(t)
 	s := setup{
 		frontend: FrontendOptions{LogSessions: true},
 		backend:  BackendOptions{TimeoutConnect: 3 * time.Second, Retry: 20 * time.Millisecond},

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pointsman/leaktest"
 )
 
 // stepper is an engine of one loop that runs only when a test says so, so that
@@ -26,7 +28,7 @@ func newStepper(t *testing.T, change ...func(*tuning)) *stepper {
 
 // newStepperOf has several loops; the first has the clients.
 func newStepperOf(t *testing.T, loops int, change ...func(*tuning)) *stepper {
-	checkLeaks(t)
+	leaktest.Check(t)
 	tune := machineTuning()
 	for _, c := range change {
 		c(tune)

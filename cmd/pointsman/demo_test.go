@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"net"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"pointsman/leaktest"
 )
 
 // demoLine is a line of `pointsman demo --json`.
@@ -37,19 +37,7 @@ func runDemo(t *testing.T, ctx context.Context, args ...string) []demoLine {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)
 	signal.Stop(signals)
-	goroutines, descriptors := runtime.NumGoroutine(), countDescriptors(t)
-	defer func() {
-		for end := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > goroutines; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				stacks := make([]byte, 1<<20)
-				t.Errorf("%d goroutines are left:\n%s", runtime.NumGoroutine()-goroutines, stacks[:runtime.Stack(stacks, true)])
-				break
-			}
-		}
-		if now := countDescriptors(t); now > descriptors {
-			t.Errorf("%d descriptors are left", now-descriptors)
-		}
-	}()
+	leaktest.Check(t)
 	var out, errs bytes.Buffer
 	if status := pointsman(ctx, env{&out, &errs}, append([]string{"pointsman", "demo", "--json"}, args...)); status != 0 {
 		t.Fatalf("status %d: %s", status, errs.String())
@@ -68,19 +56,6 @@ func runDemo(t *testing.T, ctx context.Context, args ...string) []demoLine {
 		}
 	})
 	return lines
-}
-
-func countDescriptors(t *testing.T) int {
-	t.Helper()
-	// The runtime keeps its poller's descriptors once a socket was used.
-	if ln, err := net.Listen("tcp4", "127.0.0.1:0"); err == nil {
-		ln.Close()
-	}
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 // The whole daemon in front of the simulated cluster: a failover reaches every

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pointsman/balancer"
+	"pointsman/leaktest"
 )
 
 // forwarder stands in for the daemon where only the demonstration around it
@@ -59,18 +59,12 @@ func forwarder(ctx context.Context, configFile string, log io.Writer, ready func
 	}
 }
 
-// leavesNothing fails the test if a file or a goroutine is left behind.
+// leavesNothing fails the test if a file, a goroutine or a descriptor is left behind.
 func leavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
-	before := runtime.NumGoroutine()
+	leaktest.Check(t)
 	t.Cleanup(func() {
-		for end := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Errorf("%d goroutines are left", runtime.NumGoroutine()-before)
-				break
-			}
-		}
 		if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}

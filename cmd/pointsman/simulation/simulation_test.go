@@ -7,43 +7,24 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"pointsman/leaktest"
 )
 
 // newTestCluster returns a quick cluster; what it leaves behind fails the test.
 func newTestCluster(t *testing.T) *Cluster {
 	t.Helper()
-	goroutines, descriptors := runtime.NumGoroutine(), countDescriptors(t)
+	leaktest.Check(t)
 	c, err := NewCluster("postgres-1", "postgres-2", "postgres-3")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Handover, c.Promotion, c.Return = 20*time.Millisecond, 100*time.Millisecond, 20*time.Millisecond
-	t.Cleanup(func() {
-		c.Close()
-		waitFor(t, "every goroutine ended", func() bool { return runtime.NumGoroutine() <= goroutines })
-		if now := countDescriptors(t); now > descriptors {
-			t.Errorf("%d descriptors are left open", now-descriptors)
-		}
-	})
+	t.Cleanup(c.Close)
 	return c
-}
-
-func countDescriptors(t *testing.T) int {
-	t.Helper()
-	// The runtime keeps its poller's descriptors once a socket was used.
-	if ln, err := net.Listen("tcp4", "127.0.0.1:0"); err == nil {
-		ln.Close()
-	}
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 func waitFor(t *testing.T, what string, done func() bool) {
