@@ -301,7 +301,7 @@ func (b *Balancer) keepRecord(bk *backend, now time.Time) {
 		bk.recorder.abandon(now, bk.tally())
 		bk.recorder = nil
 	case bk.recorder == nil:
-		bk.recorder = newRecorder(now, bk.cfg.Name, &b.history)
+		bk.recorder = newRecorder(now, bk.cfg.Name, &b.history, bk.waiting.tally(true))
 	default:
 		bk.recorder.reloaded(now)
 	}

@@ -213,7 +213,7 @@ func (b *Balancer) silent(s *server, now time.Time) {
 // hint asks all servers of the backend for an answer now. It decides nothing.
 func (b *Balancer) hint(bk *backend, h hint) {
 	if bk.recorder != nil {
-		bk.recorder.hear(time.Now(), h, bk.tally())
+		bk.recorder.hear(time.Now(), h)
 	}
 	if time.Since(bk.hinted) < bk.cfg.FastInter {
 		return // the probes of the last hint are under way

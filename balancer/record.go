@@ -35,7 +35,8 @@ type recorder struct {
 	sign    *sign             // what came in since the last look
 	hints   []sign            // of a spell of hints, while nothing came of them
 	hinted  time.Time         // the last of them
-	base    tally             // as that spell or the event began
+	quiet   tally             // when nothing was under way, last
+	base    tally             // the same, before that spell or the event began
 	open    *event            // nil = all is well
 	last    *event            // the last that was over, for a first session that comes late
 }
@@ -65,9 +66,9 @@ type sign struct {
 	source, text string
 }
 
-func newRecorder(at time.Time, backend string, h *history) *recorder {
-	r := &recorder{backend: backend, history: h, servers: map[string]*voice{}}
-	r.begin(at, Reign{}, &sign{at, byStart, "", "no leader is known yet"}, tally{})
+func newRecorder(at time.Time, backend string, h *history, t tally) *recorder {
+	r := &recorder{backend: backend, history: h, servers: map[string]*voice{}, quiet: t}
+	r.begin(at, Reign{}, &sign{at, byStart, "", "no leader is known yet"})
 	r.open.stopped = at
 	return r
 }
@@ -76,17 +77,15 @@ func newRecorder(at time.Time, backend string, h *history) *recorder {
 func (r *recorder) idle() bool { return r.open == nil && len(r.hints) == 0 }
 
 // hear takes in a hint.
-func (r *recorder) hear(at time.Time, h hint, t tally) {
+func (r *recorder) hear(at time.Time, h hint) {
 	s := sign{at, h.by, h.source, cut(h.text)}
 	if e := r.open; e != nil && e.over.IsZero() {
 		e.note(at, s.String())
 		return
 	}
-	if len(r.hints) > 0 && (at.Sub(r.hinted) > hintSpell || at.Sub(r.hints[0].at) > ttl) {
-		r.hints = nil
-	}
+	r.forget(at)
 	if len(r.hints) == 0 {
-		r.base = t
+		r.base = r.quiet // the loops may have held clients before this was heard
 	}
 	r.hinted = at
 	for _, old := range r.hints {
@@ -96,6 +95,13 @@ func (r *recorder) hear(at time.Time, h hint, t tally) {
 	}
 	if len(r.hints) < maxNotes {
 		r.hints = append(r.hints, s)
+	}
+}
+
+// forget drops hints of which nothing came.
+func (r *recorder) forget(at time.Time) {
+	if len(r.hints) > 0 && (at.Sub(r.hinted) > hintSpell || at.Sub(r.hints[0].at) > ttl) {
+		r.hints = nil
 	}
 }
 
@@ -129,6 +135,7 @@ func (r *recorder) reloaded(at time.Time) {
 func (r *recorder) look(at time.Time, l leading, fenced time.Time, ended int, t tally) (done *event) {
 	was := r.told
 	r.told = l
+	r.forget(at)
 	anew := l.leader != was.leader || l.epoch != was.epoch
 	if e := r.open; e != nil && !e.over.IsZero() && (anew || !l.settled()) {
 		done = r.finish(t)
@@ -136,15 +143,18 @@ func (r *recorder) look(at time.Time, l leading, fenced time.Time, ended int, t 
 	switch {
 	case r.open != nil:
 	case anew, !l.settled():
-		r.begin(at, reignOf(was), r.sign, t)
+		r.begin(at, reignOf(was), r.sign)
 	case l.loud && r.last != nil && at.Sub(r.last.over) < ttl:
 		r.last.note(at, l.reason) // the deposed one still claims, most likely
 	case l.loud:
-		r.begin(at, reignOf(was), &sign{at, byCheck, "", cut(l.reason)}, t)
+		r.begin(at, reignOf(was), &sign{at, byCheck, "", cut(l.reason)})
 	}
 	e, news := r.open, r.sign
 	r.sign = nil
 	if e == nil {
+		if r.idle() {
+			r.quiet = t
+		}
 		return done
 	}
 	// A reason that says what the answer said is no news.
@@ -238,7 +248,7 @@ func (r *recorder) abandon(at time.Time, t tally) {
 
 // begin opens an event of the leader that there was. s is what came in just now;
 // hints that came before it are what began the doubt.
-func (r *recorder) begin(at time.Time, old Reign, s *sign, t tally) {
+func (r *recorder) begin(at time.Time, old Reign, s *sign) {
 	if s == nil { // time alone
 		s = &sign{at, byCheck, "", "no news"}
 	}
@@ -249,14 +259,14 @@ func (r *recorder) begin(at time.Time, old Reign, s *sign, t tally) {
 			e.good = v.before // the latest told of another reign
 		}
 	}
-	if len(r.hints) > 0 && at.Sub(r.hinted) <= hintSpell {
+	if len(r.hints) > 0 {
 		e.doubt = r.hints[0]
 		for _, h := range r.hints[1:] {
 			e.note(h.at, h.String())
 		}
 		e.note(s.at, s.String())
 	} else {
-		e.doubt, r.base = *s, t
+		e.doubt, r.base = *s, r.quiet
 	}
 	r.hints, r.open = nil, e
 	r.history.add(e)
@@ -266,15 +276,14 @@ func (r *recorder) finish(t tally) *event {
 	e := r.open
 	e.held = t.since(r.base)
 	e.finished = true
-	r.open, r.last = nil, e
+	r.open, r.last, r.quiet = nil, e, t
 	return e
 }
 
-// since is what happened to waiting clients since base; those who waited
-// already count too.
+// since is what happened to waiting clients since base.
 func (t tally) since(base tally) Holds {
 	return Holds{
-		Clients: t.total - base.total + uint32(base.held), Most: max(t.most, t.held), LongestMS: ms(t.longest),
+		Clients: t.total - base.total, Most: max(t.most, t.held), LongestMS: ms(t.longest),
 		Left: t.left - base.left, Late: t.late - base.late, Full: t.full - base.full,
 	}
 }

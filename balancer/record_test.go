@@ -79,7 +79,7 @@ func record(t *testing.T, story string) string {
 		switch {
 		case len(words) == 0, strings.HasPrefix(line, "#"):
 		case words[0] == "servers":
-			s.f, s.r = newFollower(s.now, words[1:]), newRecorder(s.now, "bk", &s.h)
+			s.f, s.r = newFollower(s.now, words[1:]), newRecorder(s.now, "bk", &s.h, tally{})
 			for range words[1:] {
 				s.counters = append(s.counters, healthcheck.NewCounter(2, 3))
 			}
@@ -110,10 +110,10 @@ func (s *tale) tally() tally { return s.w.tally(s.r.idle()) }
 func (s *tale) play(words []string) *event {
 	switch words[0] {
 	case "hint":
-		s.r.hear(s.now, hint{bySession, words[1], strings.Join(words[2:], " ")}, s.tally())
+		s.r.hear(s.now, hint{bySession, words[1], strings.Join(words[2:], " ")})
 		return nil
 	case "dcs":
-		s.r.hear(s.now, hint{byDCS, "etcd", strings.Join(words[1:], " ")}, s.tally())
+		s.r.hear(s.now, hint{byDCS, "etcd", strings.Join(words[1:], " ")})
 		return nil
 	case "session":
 		return s.r.session(s.now, s.epoch, s.tally())

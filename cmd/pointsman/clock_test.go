@@ -83,6 +83,11 @@ func TestWallClockJumps(t *testing.T) {
 		} else if jump == "+1h" && s.Taken.Sub(started) < time.Hour {
 			t.Fatalf("the clock did not jump: %v after the start", s.Taken.Sub(started))
 		}
+		// What happened before is told by the clock as it is now.
+		h := p.events()
+		if first := h.Events[0]; h.Taken.Sub(first.Doubt.At) > time.Minute || h.Taken.Before(first.Doubt.At) || first.Confirmed.AfterMS > 60_000 {
+			t.Errorf("after %s, at %v: %+v", jump, h.Taken, first)
+		}
 		conn.who("postgres-1")
 	}
 	if log := p.out.String(); strings.Contains(log, "in doubt") || strings.Contains(log, "DOWN, reason: the check") {
