@@ -60,7 +60,7 @@ func sift(now time.Time, past standing, servers []view) (believed, refused []int
 	for i, s := range servers {
 		switch {
 		case !s.claims:
-		case i != past.leader && s.timeline != 0 && s.timeline < past.timeline:
+		case i != past.leader && s.timeline != 0 && s.timeline < past.timeline && !highestNow(servers, s.timeline):
 			refused = append(refused, i)
 		default:
 			believed = append(believed, i)
@@ -71,6 +71,19 @@ func sift(now time.Time, past standing, servers []view) (believed, refused []int
 		return refused, nil
 	}
 	return believed, refused
+}
+
+// highestNow reports whether every server has told a timeline, and by its latest
+// word none is above t: what was above is gone. A leader that was frozen past
+// its ttl, and then takes its place back, has the rival that was promoted
+// meanwhile rewound onto its own, older timeline.
+func highestNow(servers []view, t uint32) bool {
+	for _, s := range servers {
+		if s.timeline == 0 || s.timeline > t {
+			return false
+		}
+	}
+	return true
 }
 
 // fill decides who takes an empty place.
@@ -102,6 +115,9 @@ func (d decision) fill(past standing, servers []view, believed, refused []int) d
 	if t := servers[best].timeline; t != 0 && t < past.timeline {
 		d.loud = true
 		d.reason = fmt.Sprintf("the only claimant for %v, though its timeline %d is below %d: restored from a backup?", restoredAfter, t, past.timeline)
+		if highestNow(servers, t) {
+			d.reason = fmt.Sprintf("confirmed, though its timeline %d is below %d: no server is on that any more", t, past.timeline)
+		}
 	}
 	return d
 }

@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write the stories' outcomes anew")
 // made of it, if that changed anything. The first lines set rise and fall.
 //
 //	a claims 5     a probe of a passed, timeline 5 (claims alone: timeline unknown)
-//	a refuses      the answer says: not primary
+//	a refuses 5    the answer says: not primary, timeline 5 (refuses alone: timeline not told)
 //	a silent       no answer, counted
 //	a alive        no answer by REST, but its SQL port accepts: not counted
 //	wait 30s
@@ -112,16 +112,16 @@ func index(t *testing.T, f *follower, name string) int {
 
 func answer(t *testing.T, words []string, c *healthcheck.Counter) healthcheck.Report {
 	var r healthcheck.Report
+	if len(words) > 1 {
+		n, err := strconv.Atoi(words[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Timeline = uint32(n)
+	}
 	switch words[0] {
 	case "claims":
 		r.Class = healthcheck.Passed
-		if len(words) > 1 {
-			n, err := strconv.Atoi(words[1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.Timeline = uint32(n)
-		}
 	case "refuses":
 		r.Class, r.Reason = healthcheck.Status, "not primary"
 	case "silent", "alive":
