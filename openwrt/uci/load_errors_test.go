@@ -130,8 +130,8 @@ func TestDecodeErrors(t *testing.T) {
 			"f:9: global 'g': option 'status': unknown; a section of type global has no such option"},
 		{"sockmap", global + " option sockmap 'off'\n",
 			"f:9: global 'g': option 'sockmap': unknown; a section of type global has no such option"},
-		{"protocol", "config frontend 'ft'\n option protocol 'postgresql'\n",
-			"f:9: frontend 'ft': option 'protocol': unknown; a section of type frontend has no such option"},
+		{"protocol", "config frontend 'ft'\n option protocol 'http'\n",
+			"f:9: frontend 'ft': option 'protocol': 'http' is not allowed; want one of 'tcp', 'postgresql'"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
