@@ -33,12 +33,17 @@ func (b *Balancer) apply(cfg config.Config) error {
 	if err != nil {
 		return err
 	}
+	stores, err := b.buildStores(&cfg)
+	if err != nil {
+		return err
+	}
 	listeners, undo, err := b.bind(&cfg)
 	if err != nil {
 		undo()
 		return err
 	}
 	b.commit(cfg, listeners, probers)
+	b.commitStores(stores)
 	return nil
 }
 

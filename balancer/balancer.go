@@ -60,6 +60,7 @@ type Balancer struct {
 	listeners  []*listener
 	frontends  []*frontend // in the configuration's order
 	backends   []*backend
+	stores     []*store
 	servers    map[int32]*server // of the backends, by number
 	next       routes            // the tables that only grow; the rest is made by publish
 	lastEpoch  relay.Epoch

@@ -215,7 +215,9 @@ func (b *Balancer) hint(bk *backend, h hint) {
 	if bk.recorder != nil {
 		bk.recorder.hear(time.Now(), h)
 	}
-	if time.Since(bk.hinted) < bk.cfg.FastInter {
+	// A change of the leader's key is never one of a flood: in a switchover the
+	// second, which tells of the new leader, follows the first at once.
+	if time.Since(bk.hinted) < bk.cfg.FastInter && h.by != byDCS {
 		return // the probes of the last hint are under way
 	}
 	b.log.Debug("hint: asking all servers now", "backend", bk.cfg.Name, "why", h)

@@ -15,6 +15,7 @@ type Snapshot struct {
 	ReloadErr string           `json:"reload_error"` // why the newest file was not taken; "" = it was
 	Frontends []FrontendStatus `json:"frontends"`
 	Backends  []BackendStatus  `json:"backends"`
+	DCS       []DCSStatus      `json:"dcs"`
 }
 
 // FrontendStatus is one frontend. Bytes are counted from the clients' view:
@@ -77,4 +78,19 @@ type ServerStatus struct {
 	Refused  uint64    `json:"refused"`    // connects that failed
 	CheckBad uint64    `json:"checks_bad"` // checks that failed
 	Downs    uint64    `json:"times_down"` // UP -> DOWN
+}
+
+// DCSStatus is one store that is watched for changes of the leader's key.
+type DCSStatus struct {
+	Name     string    `json:"name"`
+	Key      string    `json:"key"`
+	Endpoint string    `json:"endpoint"` // URL of the member that is watched; "" = none
+	Since    time.Time `json:"since"`    // of Endpoint, or of having none
+	Known    bool      `json:"known"`    // the key was read
+	Exists   bool      `json:"exists"`   // the key was there when last seen
+	Leader   string    `json:"leader"`   // its value
+	Changed  time.Time `json:"changed"`  // when it was last seen to change; zero = not yet
+	Changes  uint64    `json:"changes"`  // how often it was, each of them a hint
+	Error    string    `json:"error"`    // what last went wrong; "" = nothing yet
+	Failed   time.Time `json:"failed"`   // when that was
 }

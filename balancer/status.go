@@ -53,6 +53,9 @@ func (b *Balancer) snapshot(now time.Time) *Snapshot {
 		}
 		s.Backends = append(s.Backends, bs)
 	}
+	for _, st := range b.stores {
+		s.DCS = append(s.DCS, st.status())
+	}
 	return s
 }
 

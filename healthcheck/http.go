@@ -92,8 +92,7 @@ func layerOf(err error) layer {
 
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxHeader) }}
 
-// read fills resp from conn, and returns what stopped it: what the connection
-// said, where it said something, and not what fasthttp made of it.
+// read fills resp from conn, and returns what stopped it.
 func read(resp *fasthttp.Response, conn io.Reader) error {
 	meter := &meter{r: conn, left: maxAnswer}
 	br := readers.Get().(*bufio.Reader)
@@ -101,13 +100,18 @@ func read(resp *fasthttp.Response, conn io.Reader) error {
 	err := resp.ReadLimitBody(br, maxAnswer)
 	br.Reset(nil)
 	readers.Put(br)
+	return meter.explain(err)
+}
 
+// explain returns what stopped fasthttp: what the connection said, where it
+// said something.
+func (m *meter) explain(err error) error {
 	var tooSmall *fasthttp.ErrSmallBuffer
 	switch {
 	case err == nil:
 		return nil
-	case meter.err != nil:
-		return meter.err
+	case m.err != nil:
+		return m.err
 	case errors.As(err, &tooSmall):
 		return errors.New("a header of more than 8 KiB")
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
@@ -124,7 +128,7 @@ func read(resp *fasthttp.Response, conn io.Reader) error {
 // some of them as others.
 type meter struct {
 	r    io.Reader
-	left int
+	left int // negative = without bound
 	err  error
 }
 
@@ -136,8 +140,13 @@ func (m *meter) Read(p []byte) (int, error) {
 		m.err = errTooLong
 		return 0, m.err
 	}
-	n, err := m.r.Read(p[:min(len(p), m.left)])
-	m.left -= n
+	if m.left > 0 {
+		p = p[:min(len(p), m.left)]
+	}
+	n, err := m.r.Read(p)
+	if m.left > 0 {
+		m.left -= n
+	}
 	m.err = err
 	return n, err
 }

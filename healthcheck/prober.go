@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -49,7 +48,8 @@ func newHTTP(b *config.Backend, s *config.Server, host string) (*HTTP, error) {
 	}
 	if b.CheckTLS {
 		var err error
-		if h.tls, err = clientTLS(b, host); err != nil {
+		files := tlsFiles{"check_", b.CheckCA, b.CheckCert, b.CheckKey, b.CheckSNI, b.CheckInsecure}
+		if h.tls, err = files.client(host); err != nil {
 			return nil, err
 		}
 	}
@@ -74,44 +74,53 @@ func request(b *config.Backend, uri, host string) []byte {
 	return append([]byte(nil), h.Header()...)
 }
 
-func clientTLS(b *config.Backend, host string) (*tls.Config, error) {
-	c := &tls.Config{ServerName: host, InsecureSkipVerify: b.CheckInsecure}
-	if b.CheckSNI != "" {
-		c.ServerName = b.CheckSNI
+// tlsFiles are the settings of TLS to others. Errors name the option.
+type tlsFiles struct {
+	prefix        string // of the options' names
+	ca, cert, key string // PEM files
+	sni           string
+	insecure      bool
+}
+
+// client returns the settings for a server that was given as host.
+func (f tlsFiles) client(host string) (*tls.Config, error) {
+	c := &tls.Config{ServerName: host, InsecureSkipVerify: f.insecure}
+	if f.sni != "" {
+		c.ServerName = f.sni
 	}
-	if b.CheckCA != "" {
-		pem, err := os.ReadFile(b.CheckCA)
+	if f.ca != "" {
+		pem, err := os.ReadFile(f.ca)
 		if err != nil {
-			return nil, fmt.Errorf("check_ca: %w", err)
+			return nil, fmt.Errorf("%sca: %w", f.prefix, err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("check_ca: %s: no certificate in it", b.CheckCA)
+			return nil, fmt.Errorf("%sca: %s: no certificate in it", f.prefix, f.ca)
 		}
 	}
-	if b.CheckCert == "" {
+	if f.cert == "" {
 		return c, nil
 	}
-	cert, err := clientCertificate(b.CheckCert, b.CheckKey)
+	cert, err := f.certificate()
 	c.Certificates = []tls.Certificate{cert}
 	return c, err
 }
 
-func clientCertificate(certFile, keyFile string) (tls.Certificate, error) {
-	cert, err := os.ReadFile(certFile)
+func (f tlsFiles) certificate() (tls.Certificate, error) {
+	cert, err := os.ReadFile(f.cert)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("check_cert: %w", err)
+		return tls.Certificate{}, fmt.Errorf("%scert: %w", f.prefix, err)
 	}
-	if keyFile == "" {
-		return tls.Certificate{}, errors.New("check_key: not given, and check_cert needs it")
+	if f.key == "" {
+		return tls.Certificate{}, fmt.Errorf("%skey: not given, and %scert needs it", f.prefix, f.prefix)
 	}
-	key, err := os.ReadFile(keyFile)
+	key, err := os.ReadFile(f.key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("check_key: %w", err)
+		return tls.Certificate{}, fmt.Errorf("%skey: %w", f.prefix, err)
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("check_cert: %s with check_key %s: %w", certFile, keyFile, err)
+		return tls.Certificate{}, fmt.Errorf("%scert: %s with %skey %s: %w", f.prefix, f.cert, f.prefix, f.key, err)
 	}
 	return pair, nil
 }

@@ -109,6 +109,9 @@ func printStatus(w io.Writer, s *balancer.Snapshot, asJSON bool) error {
 	for _, b := range s.Backends {
 		printBackend(t, s, &b)
 	}
+	for _, d := range s.DCS {
+		printDCS(t, s, &d)
+	}
 	return t.Flush()
 }
 
@@ -135,6 +138,28 @@ func printBackend(t io.Writer, s *balancer.Snapshot, b *balancer.BackendStatus) 
 		if !srv.Up && srv.Result != "" && srv.Role == "" {
 			fmt.Fprintf(t, "  %s: %s\n", srv.Name, srv.Result)
 		}
+	}
+}
+
+// printDCS says in two lines whether hints come, and what the key holds.
+func printDCS(t io.Writer, s *balancer.Snapshot, d *balancer.DCSStatus) {
+	where := "watched at " + d.Endpoint
+	if d.Endpoint == "" {
+		where = "NOT WATCHED"
+	}
+	holds := "not read yet"
+	switch {
+	case d.Exists:
+		holds = "leader " + d.Leader
+	case d.Known:
+		holds = "no such key"
+	}
+	if !d.Changed.IsZero() {
+		holds += fmt.Sprintf(", changed %s ago", age(s.Taken, d.Changed))
+	}
+	fmt.Fprintf(t, "\ndcs %s, %s: %s for %s, %s\n", d.Name, d.Key, where, age(s.Taken, d.Since), holds)
+	if d.Error != "" {
+		fmt.Fprintf(t, "  %s ago: %s\n", age(s.Taken, d.Failed), d.Error)
 	}
 }
 
