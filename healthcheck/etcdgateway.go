@@ -164,7 +164,7 @@ func (g *gateway) authenticate(ctx context.Context) error {
 	}
 	err := g.ask(ctx, pathAuthenticate, map[string]string{"name": g.user, "password": g.password}, &a)
 	var no *etcdRefusal
-	if errors.As(err, &no) && !strings.HasPrefix(no.text, "etcdserver: ") {
+	if errors.As(err, &no) && !strings.HasPrefix(no.text, "etcdserver: ") && !strings.HasPrefix(no.text, "CommonName ") {
 		no.text = "" // not etcd's: somebody in between may tell what was sent
 	}
 	switch {
@@ -264,8 +264,10 @@ func etcdRefusalOf(code int, body []byte) *etcdRefusal {
 		Message string          `json:"message"`
 		Error   json.RawMessage `json:"error"`
 	}
-	_ = json.Unmarshal(body, &a) // what is not JSON is not etcd's, and has no words
-	if a.Message == "" {
+	switch {
+	case json.Unmarshal(body, &a) != nil:
+		a.Message = strings.TrimSpace(string(body)) // what is in front of the gateway speaks plainly
+	case a.Message == "":
 		a.Message = errorText(a.Error)
 	}
 	return &etcdRefusal{code, a.Message}

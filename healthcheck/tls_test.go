@@ -61,7 +61,10 @@ func (a *authority) sign(t testing.TB, template *x509.Certificate) (der []byte, 
 
 // pair returns the files of a certificate for these names and of its key.
 func (a *authority) pair(t testing.TB, names ...string) (certFile, keyFile string) {
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}}
+	template := &x509.Certificate{}
+	if len(names) > 0 {
+		template.Subject.CommonName = names[0]
+	}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
