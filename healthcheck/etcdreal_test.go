@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"pointsman/config"
+	"pointsman/leaktest"
 )
 
 // realEtcd is a single member on loopback.
@@ -55,7 +56,7 @@ func startEtcd(t testing.TB, secured *authority) *realEtcd {
 		e.args = append([]string{binary, "--data-dir", filepath.Join(dir, "data"), "--logger", "zap", "--log-outputs", filepath.Join(dir, "log"),
 			"--listen-client-urls", e.url, "--advertise-client-urls", e.url, "--listen-peer-urls", peer,
 			"--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer,
-			"--heartbeat-interval", "10", "--election-timeout", "100"}, files...)
+			"--heartbeat-interval", "10", "--election-timeout", "100", "--bcrypt-cost", "4"}, files...)
 		e.client = []string{"--endpoints", e.url}
 		if secured != nil {
 			cert, key := secured.pair(t)
@@ -98,10 +99,15 @@ func (e *realEtcd) stop() {
 }
 
 func (e *realEtcd) ready() bool {
-	for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(20 * ms) {
+	for limit := time.Now().Add(10 * time.Second); time.Now().Before(limit); time.Sleep(5 * ms) {
 		if syscall.Kill(e.cmd.Process.Pid, 0) != nil {
 			return false
 		}
+		conn, err := net.Dial("tcp", strings.TrimPrefix(strings.TrimPrefix(e.url, "http://"), "https://"))
+		if err != nil {
+			continue // it does not listen before it has a leader
+		}
+		conn.Close()
 		if out, err := e.try("endpoint", "health"); err == nil && !strings.Contains(out, "unhealthy") {
 			return true
 		}
@@ -237,7 +243,7 @@ func (w *watched) quiet(d time.Duration) {
 }
 
 func TestRealEtcd(t *testing.T) {
-	noLeaks(t)
+	leaktest.Check(t)
 	t.Run("plain", testRealEtcd)
 	t.Run("secured", testRealEtcdSecured)
 }
@@ -257,10 +263,11 @@ func testRealEtcd(t *testing.T) {
 	etcd.ctl("del", testKey)
 	w.hint("leader key is gone, was postgres-2")
 
-	lease := strings.Fields(etcd.ctl("lease", "grant", "1"))[1]
+	lease := strings.Fields(etcd.ctl("lease", "grant", "60"))[1]
 	etcd.ctl("put", testKey, "postgres-2", "--lease", lease)
 	w.hint("leader key is now postgres-2")
-	w.hint("leader key is gone, was postgres-2") // the lease ends by itself
+	etcd.ctl("lease", "revoke", lease) // to a watch the same as its end
+	w.hint("leader key is gone, was postgres-2")
 	if s := w.Status(); s.Endpoint != etcd.url || s.Changes != 5 || !s.Known || s.There || s.Leader != "" || s.Error != "" || s.Changed.IsZero() {
 		t.Errorf("status %+v", s)
 	}
