@@ -42,7 +42,6 @@ type Engine struct {
 	ending    sync.Mutex    // makes orders to end sessions reach all loops in one sequence
 
 	mu            sync.Mutex // guards what follows, and the tables' growth
-	homes         map[ListenerID]*loop
 	lastListener  ListenerID
 	addrs         map[ListenerID]netip.AddrPort
 	frontendTable atomic.Pointer[[]*frontend]
@@ -71,7 +70,7 @@ func prepare(o Options) (*Engine, error) {
 		director: o.Director, log: o.Log, silence: o.Silence, ceiling: descriptorCeiling(), loopCount: o.Loops,
 		// Never 0 in the loops' clocks, as there 0 means not yet.
 		started: time.Now().Add(-time.Second),
-		homes:   map[ListenerID]*loop{}, addrs: map[ListenerID]netip.AddrPort{},
+		addrs:   map[ListenerID]netip.AddrPort{},
 	}
 	if e.loopCount <= 0 {
 		e.loopCount = min(runtime.NumCPU(), maxLoops)
@@ -140,11 +139,10 @@ func (e *Engine) Listen(frontend int32, addr netip.AddrPort) (ListenerID, error)
 	e.mu.Lock()
 	e.lastListener++
 	id := e.lastListener
-	home := e.loops[0] // which works whenever any does
-	e.homes[id], e.addrs[id] = home, at
+	e.addrs[id] = at
 	e.mu.Unlock()
 	ln := &listener{id: id, fd: fd, frontend: frontend, addr: at.String()}
-	if !home.mail.post(order{kind: orderListen, listener: ln}) {
+	if !e.listening().mail.post(order{kind: orderListen, listener: ln}) {
 		closeFD(fd)
 		return 0, fmt.Errorf("listening on %s: %w", addr, net.ErrClosed)
 	}
@@ -160,33 +158,23 @@ func (e *Engine) Addr(id ListenerID) netip.AddrPort {
 
 // Assign gives a listener's future clients to a frontend.
 func (e *Engine) Assign(id ListenerID, frontend int32) {
-	if l := e.home(id); l != nil {
-		l.mail.post(order{kind: orderAssign, id: id, frontend: frontend})
-	}
+	e.listening().mail.post(order{kind: orderAssign, id: id, frontend: frontend})
 }
 
 // Unlisten closes a listener, and waits for that. Who waits in its backlog is
 // accepted first. Sessions go on.
 func (e *Engine) Unlisten(id ListenerID) {
-	l := e.home(id)
-	if l == nil {
-		return
-	}
 	c := newCount(1)
-	if l.mail.post(order{kind: orderUnlisten, id: id, count: c}) {
+	if e.listening().mail.post(order{kind: orderUnlisten, id: id, count: c}) {
 		c.wait()
 	}
 	e.mu.Lock()
-	delete(e.homes, id)
 	delete(e.addrs, id)
 	e.mu.Unlock()
 }
 
-func (e *Engine) home(id ListenerID) *loop {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.homes[id]
-}
+// listening returns the loop that has all listeners: it works whenever any does.
+func (e *Engine) listening() *loop { return e.loops[0] }
 
 // Wake has Route asked again for all clients that wait for the backend; -1 is
 // every backend. It costs nearly nothing while nobody waits.
@@ -239,15 +227,6 @@ func (e *Engine) count(o order) func() int {
 func (e *Engine) toAll(o order) {
 	for _, l := range e.loops {
 		l.mail.post(o)
-	}
-}
-
-// toSome posts to the loops whose bits are set.
-func (e *Engine) toSome(loops uint32, o order) {
-	for i, l := range e.loops {
-		if loops&(1<<i) != 0 {
-			l.mail.post(o)
-		}
 	}
 }
 

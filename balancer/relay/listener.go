@@ -37,8 +37,7 @@ type frontend struct {
 	id      int32
 	options atomic.Pointer[FrontendOptions]
 	clients gauge
-	full    atomic.Bool   // a listener stopped at MaxConn, and waits for a client to end
-	loops   atomic.Uint32 // bit n: loop n has a listener of it
+	full    atomic.Bool // a listener stopped at MaxConn, and waits for a client to end
 }
 
 // reserve makes room for one more client, unless there are MaxConn.
@@ -64,7 +63,7 @@ func (f *frontend) reserve() bool {
 func (l *loop) leave(f *frontend) {
 	f.clients.current.Add(-1)
 	if f.full.Load() && f.full.CompareAndSwap(true, false) {
-		l.engine.toSome(f.loops.Load(), order{kind: orderResume, frontend: f.id})
+		l.engine.listening().mail.post(order{kind: orderResume, frontend: f.id})
 	}
 }
 
@@ -80,18 +79,10 @@ func (l *loop) addListener(ln *listener) {
 		l.listeners = append(l.listeners, nil)
 	}
 	l.listeners[ln.index] = ln
-	l.serves(ln)
 	// Registered edge-triggered: a full frontend or an empty purse of
 	// descriptors then costs no wake-ups.
 	if errno := l.epollAdd(ln.fd, unix.EPOLLIN|unix.EPOLLET, listenerKey(ln.index), uint32(ln.id)); errno != 0 {
 		l.log.Error("cannot accept: no event registration", "address", ln.addr, "error", errno)
-	}
-}
-
-// serves notes which loops a frontend's listeners are on.
-func (l *loop) serves(ln *listener) {
-	if ln.frontend >= 0 {
-		l.engine.frontend(ln.frontend).loops.Or(1 << l.number)
 	}
 }
 
@@ -108,7 +99,6 @@ func (l *loop) listener(id ListenerID) *listener {
 func (l *loop) assign(id ListenerID, frontend int32) {
 	if ln := l.listener(id); ln != nil {
 		ln.frontend = frontend
-		l.serves(ln)
 		ln.ready = true
 		l.acceptFrom(ln)
 	}
