@@ -39,6 +39,7 @@ type recorder struct {
 	base    tally             // the same, before that spell or the event began
 	open    *event            // nil = all is well
 	last    *event            // the last that was over, for a first session that comes late
+	change  *event            // the last of those that deposed a leader
 }
 
 // leading is how a backend is led.
@@ -144,8 +145,8 @@ func (r *recorder) look(at time.Time, l leading, fenced time.Time, ended int, t 
 	case r.open != nil:
 	case anew, !l.settled():
 		r.begin(at, reignOf(was), r.sign)
-	case l.loud && r.last != nil && at.Sub(r.last.over) < ttl:
-		r.last.note(at, l.reason) // the deposed one still claims, most likely
+	case l.loud && r.aftermath(at):
+		r.change.note(at, l.reason)
 	case l.loud:
 		r.begin(at, reignOf(was), &sign{at, byCheck, "", cut(l.reason)})
 	}
@@ -166,6 +167,20 @@ func (r *recorder) look(at time.Time, l leading, fenced time.Time, ended int, t 
 		r.proceed(e, at, l, fenced)
 	}
 	return cmp.Or(done, r.settle(at, t))
+}
+
+// aftermath reports whether whoever else claims to lead is the one that was
+// deposed just now and does not know it yet.
+func (r *recorder) aftermath(at time.Time) bool {
+	if r.change == nil || at.Sub(r.change.over) >= ttl {
+		return false
+	}
+	for name, v := range r.servers {
+		if !v.claimed.IsZero() && name != r.told.leader && name != r.change.old.Server {
+			return false
+		}
+	}
+	return true
 }
 
 // proceed puts down the phase that the event reached.
@@ -277,6 +292,9 @@ func (r *recorder) finish(t tally) *event {
 	e.held = t.since(r.base)
 	e.finished = true
 	r.open, r.last, r.quiet = nil, e, t
+	if e.changed() {
+		r.change = e
+	}
 	return e
 }
 
