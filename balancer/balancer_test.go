@@ -32,6 +32,8 @@ type node struct {
 	leads    bool
 	timeline int
 	mute     bool // REST accepts and answers nothing
+	lags     bool // GET /replica is 503
+	standby  bool // the cluster follows another: its leader is a standby_leader
 	probes   int
 	conns    map[net.Conn]bool
 }
@@ -81,17 +83,27 @@ func (n *node) set(leads bool, timeline int) {
 
 func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
-	leads, timeline, mute := n.leads, n.timeline, n.mute
+	leads, timeline, mute, lags, standby := n.leads, n.timeline, n.mute, n.lags, n.standby
 	n.probes++
 	n.mu.Unlock()
 	if mute {
 		<-r.Context().Done()
 		return
 	}
-	role := "replica"
+	role, fits := "replica", leads
 	if leads {
 		role = "primary"
-	} else {
+	}
+	if leads && standby {
+		role = "standby_leader"
+	}
+	switch r.URL.Path {
+	case "/primary":
+		fits = leads && !standby
+	case "/replica":
+		fits = !leads && !lags
+	}
+	if !fits {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	fmt.Fprintf(w, `{"state": "running", "role": %q, "timeline": %d}`, role, timeline)

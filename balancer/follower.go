@@ -6,6 +6,11 @@ import (
 	"pointsman/healthcheck"
 )
 
+// standbyLeader is Patroni's role of the leader of a cluster that follows
+// another one. Its timeline is that one's, and orders nothing here: it rises
+// without a promotion, and a promotion does not raise it.
+const standbyLeader = "standby_leader"
+
 // follower follows the leader of one backend: it keeps the views of the
 // servers and the standing, and says what each answer changes. It knows no
 // sockets and no clock, so its stories can be told in text.
@@ -66,7 +71,10 @@ func (f *follower) reshaped(now time.Time, names []string, where func(old int) i
 func (f *follower) observe(now time.Time, i int, r healthcheck.Report) change {
 	s := &f.servers[i]
 	s.asked, s.claims, s.up, s.why = true, r.OK(), r.Up, r.Reason
-	if r.Timeline != 0 {
+	switch {
+	case r.Role == standbyLeader:
+		s.timeline = 0
+	case r.Timeline != 0:
 		s.timeline = r.Timeline
 	}
 	if s.claims && s.up && s.timeline > f.past.timeline {

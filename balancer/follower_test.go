@@ -21,6 +21,7 @@ var update = flag.Bool("update", false, "write the stories' outcomes anew")
 // made of it, if that changed anything. The first lines set rise and fall.
 //
 //	a claims 5     a probe of a passed, timeline 5 (claims alone: timeline unknown)
+//	a claims 5 standby  the same, with the role standby_leader
 //	a refuses 5    the answer says: not primary, timeline 5 (refuses alone: timeline not told)
 //	a silent       no answer, counted
 //	a alive        no answer by REST, but its SQL port accepts: not counted
@@ -75,7 +76,7 @@ func play(t *testing.T, story string) string {
 			fall, _ = strconv.Atoi(words[1])
 			continue
 		case "servers":
-			f = newFollower(now, words[1:])
+			f, counters = newFollower(now, words[1:]), nil
 			for range words[1:] {
 				counters = append(counters, healthcheck.NewCounter(rise, fall))
 			}
@@ -118,6 +119,9 @@ func answer(t *testing.T, words []string, c *healthcheck.Counter) healthcheck.Re
 			t.Fatal(err)
 		}
 		r.Timeline = uint32(n)
+	}
+	if len(words) > 2 && words[2] == "standby" {
+		r.Role = standbyLeader
 	}
 	switch words[0] {
 	case "claims":

@@ -70,6 +70,9 @@ func TestRivalDeposesAtOnce(t *testing.T) {
 	}
 	w.untilLog("leader of bk is now b (timeline 6), was a: rival confirmed; 20 sessions ended")
 	w.untilLog("a (timeline 5) claims to lead; refused, because timeline 6 was seen")
+	w.until("the refusal in the status", func(s *Snapshot) bool {
+		return s.Backends[0].Reason == "stays: a (timeline 5) claims to lead; refused, because timeline 6 was seen"
+	})
 }
 
 func TestLeaderInDoubtKeepsItsSessions(t *testing.T) {

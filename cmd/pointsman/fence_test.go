@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"pointsman/cmd/pointsman/simulation"
+)
+
+// TestConnectsInFlightAtAFence fences a leader that answers no connect any
+// more, while clients are being connected to it: all of them come to the next
+// one, and not a byte of theirs to it, even when it wakes up again.
+func TestConnectsInFlightAtAFence(t *testing.T) {
+	c := cluster(t)
+	old := c.Nodes()[0]
+	p := spawn(t, c.UCI("bk"), "")
+	p.until("leader of bk is now postgres-1")
+	old.Set(func(s *simulation.State) { s.SQL = simulation.Frozen })
+	c.TakeWrites()
+	const clients = 20
+	var conns []net.Conn
+	for i := range clients {
+		conn, err := net.Dial("tcp4", p.listener)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintln(conn, "WRITE row", i)
+		conns = append(conns, conn)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		if b := p.status().Backends[0]; b.Current == clients && b.Servers[0].Total == 0 { // all in flight
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not all connects are in flight: %+v", p.status().Backends[0])
+		}
+	}
+	if err := c.Promote(context.Background(), c.Nodes()[1]); err != nil {
+		t.Fatal(err)
+	}
+	p.until("leader of bk is now postgres-2 (timeline 2), was postgres-1: rival confirmed")
+	old.Set(func(s *simulation.State) { s.SQL = simulation.Open })
+	for i, conn := range conns {
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil || !strings.HasPrefix(answer, "OK postgres-2") {
+			t.Fatalf("client %d: %q, %v", i, answer, err)
+		}
+	}
+	for _, w := range c.TakeWrites() {
+		if w.Node != "postgres-2" {
+			t.Errorf("%s reached %s", w.Text, w.Node)
+		}
+	}
+}
