@@ -106,10 +106,12 @@ func replyToStartup(b []byte) (Verdict, int) {
 			}
 		case 'K', 'N', 'v': // BackendKeyData, NoticeResponse, NegotiateProtocolVersion
 		case 'Z': // ReadyForQuery
-			if standby {
+			switch {
+			case whole && standby:
 				return Standby, 0
+			case whole:
+				return Open, 0
 			}
-			return Open, 0
 		default:
 			return Open, 0
 		}

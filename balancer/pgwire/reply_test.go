@@ -77,6 +77,7 @@ func TestReply(t *testing.T) {
 		{"ok", Startup, ok, Undecided, 0},
 		{"ok, status", Startup, ok + off + key, Undecided, 0},
 		{"ready", Startup, ok + off + key + ready, Open, 0},
+		{"not quite ready", Startup, (ok + off + key + ready)[:len(ok+off+key+ready)-1], Undecided, 0},
 		{"ready, of an old server", Startup, ok + key + ready, Open, 0},
 		{"ready, and notices", Startup, ok + message('N', "SNOTICE\x00\x00") + key + ready, Open, 0},
 		{"standby", Startup, ok + on + key + ready, Standby, 0},

@@ -36,20 +36,21 @@ func (l *loop) greet(s *session) {
 		return
 	}
 	l.arm(s)
-	if s.side[clientSide].is(readable) {
-		l.hear(s)
-	}
+	l.onGreeting(s)
 }
 
 // onGreeting handles an event of a session whose client is to speak. A server
 // that it has already only waits; if it is gone, another one is asked for later.
 func (l *loop) onGreeting(s *session) {
-	switch c, v := &s.side[clientSide], &s.side[serverSide]; {
-	case c.is(dead):
+	c, v := &s.side[clientSide], &s.side[serverSide]
+	if c.is(dead) {
 		l.gaveUp(s)
-	case v.fd >= 0 && v.is(finSeen|dead):
+		return
+	}
+	if v.fd >= 0 && v.is(finSeen|dead) {
 		l.leaveServer(s)
-	case c.is(readable):
+	}
+	if c.is(readable) {
 		l.hear(s)
 	}
 }
@@ -228,6 +229,10 @@ func (l *loop) forgetOpening(s *session) {
 func (l *loop) admitSome(s *session) int {
 	v := &s.side[serverSide]
 	n, errno := peek(v.fd, l.scratch)
+	if errno == unix.EAGAIN || errno == unix.EINTR {
+		l.dry(s, serverSide, errno)
+		return 0
+	}
 	verdict, pass := pgwire.Open, 0
 	if errno == 0 && n > 0 {
 		verdict, pass = pgwire.Reply(pgwire.Startup, l.scratch[:n])
