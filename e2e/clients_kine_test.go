@@ -158,8 +158,9 @@ func (k *kine) working() error {
 // the write was under way when its connection was cut, so had begun before the
 // proxy took the new leader.
 func (w *world) kineWrites(m *measurement, served []*clients) []row {
+	taken := w.taken(m)
 	before := func(c *clients, f fact) bool {
-		at, ok := w.confirmed(m, c.way.proxy)
+		at, ok := taken[c.way.proxy]
 		return ok && f.began().Before(at)
 	}
 	conflict := func(f fact, codes ...string) bool {
@@ -170,14 +171,8 @@ func (w *world) kineWrites(m *measurement, served []*clients) []row {
 		}
 		return false
 	}
-	ten := since(m, "kine", "ten writes in a row", served, func(c *clients) (time.Time, bool) { return c.tenInARow(m.fault) })
-	for _, c := range served {
-		if at, ok := w.confirmed(m, c.way.proxy); ok && c.way.name == "pointsman" {
-			ten.limit((at.Sub(m.fault) + limitTenInARow).Seconds())
-		}
-	}
 	return []row{
-		ten,
+		tenInARow(m, "kine", served, taken),
 		counted(m, "kine", "errors", served, func(c *clients, f fact) bool { return f.Event == "fail" }),
 		limited(counted(m, "kine", "errors of writes begun with the new leader", served,
 			func(c *clients, f fact) bool { return f.Event == "fail" && !before(c, f) }), limitNone),

@@ -46,8 +46,7 @@ func (w *world) buildClients(ctx context.Context, programs ...string) error {
 	return nil
 }
 
-// proxyDSN is a way's, for a database and a client that does not know 60 s of
-// patience as connect_timeout.
+// url is a way's, for what wants one.
 func (w *way) url(database string) string {
 	return fmt.Sprintf("postgres://postgres@%s:5432/%s?sslmode=disable", w.proxy.host.addr, database)
 }
@@ -55,7 +54,7 @@ func (w *way) url(database string) string {
 // startOn starts clients of one kind on a way; run begins the writers' names.
 func (w *world) startOn(way *way, kind string, args []string) (c *clients, err error) {
 	c = &clients{way: way, run: way.name + "/" + kind}
-	c.proc, err = w.spawn.start(w.net.hosts["clients"], command{name: kind + "-" + way.name, args: args, line: c.take})
+	c.proc, err = w.spawn.start(w.net.hosts["clients"], command{name: strings.ReplaceAll(kind, "/", "-") + "-" + way.name, args: args, line: c.take})
 	return c, err
 }
 
@@ -106,16 +105,31 @@ func trouble(after []fact, fault time.Time) int {
 	return index
 }
 
-// since makes a row of what happened to each of the clients so many seconds
-// after the fault.
-func since(m *measurement, kind, measure string, all []*clients, when func(*clients) (time.Time, bool)) row {
-	r := newRow(m.scenario, kind+": "+measure, "s")
+// taken is when each proxy took the new leader; one that did not is missing.
+func (w *world) taken(m *measurement) map[*proxy]time.Time {
+	moments := map[*proxy]time.Time{}
+	for _, p := range w.proxies {
+		if at, ok := w.confirmed(m, p); ok {
+			moments[p] = at
+		}
+	}
+	return moments
+}
+
+// tenInARow makes the row of it, with its limit.
+func tenInARow(m *measurement, kind string, all []*clients, taken map[*proxy]time.Time) row {
+	r := newRow(m.scenario, kind+": ten writes in a row", "s")
 	for _, c := range all {
-		at, ok := when(c)
+		at, ok := c.tenInARow(m.fault)
 		if !ok {
 			at, r.AtLeast[c.way.name] = m.end, true
 		}
 		r.Values[c.way.name] = at.Sub(m.fault).Seconds()
+	}
+	for p, at := range taken {
+		if p.name == "pointsman" {
+			r.limit((at.Sub(m.fault) + limitTenInARow).Seconds())
+		}
 	}
 	return r
 }
