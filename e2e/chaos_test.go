@@ -35,7 +35,8 @@ var chaosCrowd = crowd{sleepers: 10, keep: 2, anew: 2, pool: 3}
 
 const (
 	// What the cluster is given to mend itself. Patroni 3.0 does not always: a
-	// replica whose leader was deposed by an older one waits for ever.
+	// replica whose leader was deposed by an older one waits for ever, and one
+	// that was demoted by two threads at once is rewound while it runs.
 	alone        = 25 * time.Second
 	copiedWithin = time.Minute
 	// Since the cluster is healthy. Patroni may return to a leader on an older
@@ -201,7 +202,7 @@ func (c *chaos) recover(ctx context.Context, tr *trial) bool {
 		return false
 	}
 	if waitFor(ctx, alone, "a healthy cluster", c.w.cluster.healthy) != nil {
-		copied, err := c.w.cluster.reinitialize()
+		copied, err := c.w.cluster.copyAnew()
 		tr.detail += fmt.Sprintf(", and %v copied anew", copied)
 		if !wrong("the cluster", errors.Join(err, waitFor(ctx, copiedWithin, "a healthy cluster", c.w.cluster.healthy))) {
 			return false

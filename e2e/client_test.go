@@ -205,7 +205,9 @@ func (c *clients) writing(seconds int) error {
 type outcome struct {
 	gap        map[string]time.Duration // by writer: the longest time between two rows
 	open       map[string]bool          // the gap was still open at the end
-	readOnly   int                      // statements that a replica refused
+	connects   int                      // connections that could not be opened, from the fault on
+	statements int                      // statements that failed on a connection that was open
+	readOnly   int                      // of those, the ones that a replica refused
 	failed     int                      // connection attempts that began once the fault was complete, and failed
 	errors     int                      // of any kind
 	lost       int                      // connections that the keeping writer lost
@@ -257,11 +259,15 @@ func (c *clients) outcome(fault, gone, end time.Time) outcome {
 
 func (o *outcome) fail(f fact, gone time.Time) {
 	o.errors++
+	if f.Stage == "connect" {
+		o.connects++
+	} else {
+		o.statements++
+	}
 	switch {
 	case f.Code == sqlReadOnly:
 		o.readOnly++
 	case f.Stage == "connect" && f.began().After(gone):
-		o.failed++
 	case f.Stage == "write" && f.Who == "keep":
 		o.lost++
 	}

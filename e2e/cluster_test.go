@@ -111,10 +111,6 @@ func (c *cluster) patroniConfig(m *member) []byte {
 			"data_dir": filepath.Join(m.dir, "data"), "bin_dir": programs.pgBin,
 			"pgpass":         filepath.Join(m.dir, "pgpass"),
 			"authentication": object{"superuser": object{"username": "postgres"}, "replication": object{"username": "postgres"}},
-			// A node that cannot be rewound is copied anew, or it would stay away.
-			"remove_data_directory_on_rewind_failure":     true,
-			"remove_data_directory_on_diverged_timelines": true,
-
 			"basebackup": []any{object{"checkpoint": "fast"}, "no-sync"},
 			"pg_hba":     []string{"local all all trust", "host all all 0.0.0.0/0 trust", "host replication all 0.0.0.0/0 trust"},
 			"parameters": object{
@@ -305,8 +301,9 @@ func (c *cluster) switchover(from, to *member) error {
 	return nil
 }
 
-// reinitialize has those nodes copied anew that do not follow the leader.
-func (c *cluster) reinitialize() (names []string, err error) {
+// copyAnew takes from those nodes all that they have that do not follow the
+// leader: started without data, Patroni copies the leader's.
+func (c *cluster) copyAnew() (names []string, err error) {
 	leader, err := c.leader()
 	if err != nil {
 		return nil, err
@@ -321,12 +318,7 @@ func (c *cluster) reinitialize() (names []string, err error) {
 			continue
 		}
 		names = append(names, m.name)
-		resp, err := c.rest.Post("http://"+netip.AddrPortFrom(m.addr, restPort).String()+"/reinitialize", "application/json", strings.NewReader(`{"force": true}`))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("having %s copied: %w", m.name, err))
-			continue
-		}
-		resp.Body.Close()
+		errs = append(errs, c.killNode(m), os.RemoveAll(filepath.Join(m.dir, "data")), c.startPatroni(m))
 	}
 	return names, errors.Join(errs...)
 }

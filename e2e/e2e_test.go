@@ -26,7 +26,7 @@ import (
 var (
 	keepFlag    = flag.Bool("keep", false, "let the cluster run after the scenarios, until ctrl-C")
 	logsFlag    = flag.String("logs", "", "copy all logs to this directory at the end")
-	proxiesFlag = flag.String("proxies", "haproxy,pointsman", "proxies to measure")
+	proxiesFlag = flag.String("proxies", "haproxy,pointsman", "proxies to measure; also pointsman-tcp and the like, see variants")
 )
 
 // hardLimit ends a run whatever happens; below the 15 minutes that `go test`
@@ -49,7 +49,14 @@ var addresses = map[string]netip.Addr{
 	"etcd-3":     netip.MustParseAddr("10.253.101.233"),
 	"pointsman":  netip.MustParseAddr("192.168.9.1"),
 	"haproxy":    netip.MustParseAddr("192.168.9.2"),
-	"clients":    netip.MustParseAddr("192.168.9.50"),
+
+	"pointsman-tcp":   netip.MustParseAddr("192.168.9.11"),
+	"pointsman-etcd":  netip.MustParseAddr("192.168.9.12"),
+	"pointsman-polls": netip.MustParseAddr("192.168.9.13"),
+	"pointsman-idle":  netip.MustParseAddr("192.168.9.14"),
+	"pointsman-busy":  netip.MustParseAddr("192.168.9.15"),
+
+	"clients": netip.MustParseAddr("192.168.9.50"),
 }
 
 // programs are the paths of what others wrote, as Debian installs it.
@@ -254,11 +261,11 @@ func newWorld(ctx context.Context, t *testing.T, s setup) *world {
 }
 
 func (w *world) newProxy(ctx context.Context, name, dir string) (*proxy, error) {
-	switch name {
-	case "haproxy":
+	if name == "haproxy" {
 		return newHAProxy(w.net.hosts[name], dir)
-	case "pointsman":
-		return newPointsman(ctx, w.net.hosts[name], dir)
+	}
+	if edit, ok := variants[name]; ok {
+		return newPointsman(ctx, w.net.hosts[name], dir, edit)
 	}
 	return nil, fmt.Errorf("no proxy %q", name)
 }

@@ -14,80 +14,14 @@ import (
 
 // Scenarios in which the leader changes.
 
-// switchover: Patroni is asked to let another node lead. Where the gaps miss
-// their limit the scenario is repeated once, as the machine may have been busy
-// with something else; the report says so. Nothing but the gaps is forgiven.
-func (w *world) switchover(ctx context.Context, t *testing.T) {
-	first := w.oneSwitchover(ctx, t, "switchover")
-	gaps := []row{w.overFloor(first, "keep"), w.overFloor(first, "anew")}
-	w.add(t, w.switchoverCounts(t, first)...)
-	if gaps[0].failed() || gaps[1].failed() {
-		second := w.oneSwitchover(ctx, t, "switchover, repeated")
-		for i, who := range []string{"keep", "anew"} {
-			again := w.overFloor(second, who)
-			again.Note = "second run; the first missed its limit"
-			gaps[i].Limit, gaps[i].OK = nil, nil
-			w.add(t, gaps[i], again)
-		}
-		w.add(t, w.switchoverCounts(t, second)...)
-		return
-	}
-	w.add(t, gaps...)
+// connects and statements that failed are told apart: the first must not be, the
+// second cannot be helped where a session was cut with a statement in flight.
+func (m *measurement) connects() row {
+	return m.number("connection attempts that failed", func(o outcome) int { return o.connects })
 }
 
-func (w *world) oneSwitchover(ctx context.Context, t *testing.T, scenario string) *measurement {
-	m := w.begin(ctx, t, scenario)
-	old, err := w.cluster.leader()
-	if err != nil {
-		t.Fatal(err)
-	}
-	next := w.cluster.follower(old)
-	m.old, m.next = old, next
-	m.fault = time.Now()
-	err = w.cluster.switchover(old, next)
-	if err == nil {
-		err = pause(ctx, 12*time.Second) // HAProxy takes up to 10
-	}
-	if err == nil {
-		err = waitFor(ctx, 30*time.Second, "writes on every way", func() error { return writing(m.clients, 3) })
-	}
-	if err == nil {
-		err = w.cluster.waitHealthy(ctx) // the old leader follows
-	}
-	w.finish(t, m)
-	if err != nil {
-		t.Error(err)
-	}
-	return m
-}
-
-func (w *world) overFloor(m *measurement, who string) row {
-	r := m.gap(who)
-	r.limit(r.Values["floor"] + limitOverFloor.Seconds())
-	return r
-}
-
-func (w *world) switchoverCounts(t *testing.T, m *measurement) []row {
-	lost := newRow(m.scenario, "acknowledged rows missing on the new leader", "")
-	missing, err := w.missing(m.next, m.clients)
-	if err != nil {
-		t.Error(err)
-	}
-	for _, c := range m.clients {
-		lost.Values[c.way.name] = float64(missing[c.way.name])
-	}
-	return []row{
-		limited(m.number("read-only errors", func(o outcome) int { return o.readOnly }), limitNone),
-		m.errors(),
-		m.failedAttempts(),
-		m.idleEnded(),
-		limited(lost, limitNone),
-		limited(w.bytesToOld(m, m.fault), limitNone),
-	}
-}
-
-func (m *measurement) failedAttempts() row {
-	return m.number("failed connection attempts", func(o outcome) int { return o.failed })
+func (m *measurement) statements() row {
+	return m.number("statements that failed", func(o outcome) int { return o.statements })
 }
 
 func (m *measurement) firstWrite(who string) row {
@@ -126,7 +60,7 @@ func (w *world) crash(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	w.add(t, limited(m.failedAttempts(), limitNone), m.errors(), m.firstWrite("keep"), m.firstWrite("anew"),
+	w.add(t, limited(m.connects(), limitNone), m.statements(), m.firstWrite("keep"), m.firstWrite("anew"),
 		m.idleEnded(), limited(w.bytesToOld(m, m.fault), limitNone))
 }
 
@@ -187,11 +121,11 @@ func (w *world) vanish(ctx context.Context, t *testing.T) {
 	}
 	afterwards := w.bytesToOld(m, back)
 	afterwards.Measure = "bytes to the old leader after its return"
-	w.add(t, limited(m.idleLast(back), limitIdleEnded.Seconds()), busy, limited(m.failedAttempts(), limitNone), m.errors(),
+	w.add(t, limited(m.idleLast(back), limitBusyGone.Seconds()), busy, limited(m.connects(), limitNone), m.statements(),
 		m.firstWrite("keep"), m.firstWrite("anew"), limited(afterwards, limitNone))
 }
 
-// glimpse is long enough for limitIdleEnded, and so short that Patroni keeps
+// glimpse is long enough for limitIdleGone, and so short that Patroni keeps
 // its leader: it gives up after its retry_timeout of 10 s at the earliest.
 const glimpse = 8 * time.Second
 
@@ -218,7 +152,7 @@ func (w *world) quiet(ctx context.Context, t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	w.add(t, limited(m.idleLast(back), limitIdleEnded.Seconds()))
+	w.add(t, limited(m.idleLast(back), limitIdleGone.Seconds()))
 }
 
 // probed waits until pointsman, if it is there, has just had an answer from the node.

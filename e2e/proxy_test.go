@@ -152,32 +152,59 @@ func newHAProxy(h *host, dir string) (*proxy, error) {
 
 const shippedConfig = "../openwrt/files/pointsman.config"
 
+// variants are pointsman as it is shipped, and otherwise. Those without an edit
+// of the configuration differ in their clients.
+var variants = map[string]func(config string) string{
+	"pointsman":       nil,
+	"pointsman-tcp":   func(config string) string { return setOption(config, "protocol", "tcp") },
+	"pointsman-etcd":  withDCS,
+	"pointsman-polls": nil,
+	"pointsman-idle":  nil,
+	"pointsman-busy":  nil,
+}
+
+func withDCS(config string) string {
+	config += "\nconfig dcs 'etcd'\n\toption type 'etcd3'\n\toption scope '" + scope + "'\n\toption namespace '/patroni'\n"
+	for _, name := range etcdNames {
+		config += fmt.Sprintf("\tlist endpoint 'http://%s:2379'\n", addresses[name])
+	}
+	return config
+}
+
+// setOption sets an option that stands in the configuration.
+func setOption(config, option, value string) string {
+	line := regexp.MustCompile(`(?m)^(\s*option\s+` + option + `\s+)\S+`)
+	if !line.MatchString(config) {
+		panic(fmt.Sprintf("%s has no option %s", shippedConfig, option))
+	}
+	return line.ReplaceAllString(config, "${1}'"+value+"'")
+}
+
 // newPointsman builds the daemon and takes the configuration as it is shipped;
-// only the switch and the path of the socket differ.
-func newPointsman(ctx context.Context, h *host, dir string) (*proxy, error) {
+// only the switch and the path of the socket differ, and what edit changes.
+func newPointsman(ctx context.Context, h *host, dir string, edit func(string) string) (*proxy, error) {
 	binary := filepath.Join(dir, "pointsman")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "../cmd/pointsman")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building pointsman: %w: %s", err, out)
+	if _, err := os.Stat(binary); err != nil {
+		build := exec.CommandContext(ctx, "go", "build", "-o", binary, "../cmd/pointsman")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building pointsman: %w: %s", err, out)
+		}
 	}
 	text, err := os.ReadFile(shippedConfig)
 	if err != nil {
 		return nil, err
 	}
-	config, control := string(text), filepath.Join(dir, "control.sock")
-	for option, value := range map[string]string{"enabled": "1", "control": control} {
-		line := regexp.MustCompile(`(?m)^(\s*option\s+` + option + `\s+)\S+`)
-		if !line.MatchString(config) {
-			return nil, fmt.Errorf("%s has no option %s", shippedConfig, option)
-		}
-		config = line.ReplaceAllString(config, "${1}'"+value+"'")
+	control := filepath.Join(dir, h.name+".sock")
+	config := setOption(setOption(string(text), "enabled", "1"), "control", control)
+	if edit != nil {
+		config = edit(config)
 	}
-	path := filepath.Join(dir, "pointsman.config")
+	path := filepath.Join(dir, h.name+".config")
 	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
 		return nil, err
 	}
-	return &proxy{name: "pointsman", host: h, args: []string{binary, "run", "-c", path}, control: control}, nil
+	return &proxy{name: h.name, host: h, args: []string{binary, "run", "-c", path}, control: control}, nil
 }
 
 // statusNames checks that the daemon itself tells who leads.
