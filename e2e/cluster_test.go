@@ -111,8 +111,8 @@ func (c *cluster) patroniConfig(m *member) []byte {
 			"data_dir": filepath.Join(m.dir, "data"), "bin_dir": programs.pgBin,
 			"pgpass":         filepath.Join(m.dir, "pgpass"),
 			"authentication": object{"superuser": object{"username": "postgres"}, "replication": object{"username": "postgres"}},
-			"basebackup": []any{object{"checkpoint": "fast"}, "no-sync"},
-			"pg_hba":     []string{"local all all trust", "host all all 0.0.0.0/0 trust", "host replication all 0.0.0.0/0 trust"},
+			"basebackup":     []any{object{"checkpoint": "fast"}, "no-sync"},
+			"pg_hba":         []string{"local all all trust", "host all all 0.0.0.0/0 trust", "host replication all 0.0.0.0/0 trust"},
 			"parameters": object{
 				"unix_socket_directories": m.dir,
 				"fsync":                   "off",
