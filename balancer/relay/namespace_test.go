@@ -146,30 +146,6 @@ func TestPeerVanishes(t *testing.T) {
 	}
 }
 
-// acceptedOn is accepted on a listener that is there already.
-func acceptedOn(t *testing.T, l net.Listener) (net.Listener, <-chan *net.TCPConn) {
-	conns := make(chan *net.TCPConn, 16)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conns <- c.(*net.TCPConn)
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-done
-		for len(conns) > 0 {
-			_ = (<-conns).Close()
-		}
-	})
-	return l, conns
-}
-
 // peerHost is another network namespace, 192.0.2.2 (RFC 5737) to our 192.0.2.1.
 type peerHost struct{ *netlab.Namespace }
 

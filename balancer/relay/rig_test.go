@@ -286,6 +286,12 @@ func serveOn(t testing.TB, addr string, handle func(*net.TCPConn)) net.Listener 
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveAt(t, l, handle)
+	return l
+}
+
+// serveAt is serve on a listener that is there already.
+func serveAt(t testing.TB, l net.Listener, handle func(*net.TCPConn)) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var open []net.Conn
@@ -314,7 +320,6 @@ func serveOn(t testing.TB, addr string, handle func(*net.TCPConn)) net.Listener 
 		mu.Unlock()
 		wg.Wait()
 	})
-	return l
 }
 
 // connectTCP starts a connect from a raw socket.
@@ -328,13 +333,23 @@ func connectTCP(at endpoint) (fd int32, errno syscall.Errno) {
 
 // accepted serves by handing the connections to the test.
 func accepted(t testing.TB) (net.Listener, <-chan *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return acceptedOn(t, l)
+}
+
+// acceptedOn is accepted on a listener that is there already.
+func acceptedOn(t testing.TB, l net.Listener) (net.Listener, <-chan *net.TCPConn) {
 	conns := make(chan *net.TCPConn, 1024)
 	done := make(chan struct{})
-	l := serve(t, func(c *net.TCPConn) {
+	serveAt(t, l, func(c *net.TCPConn) {
 		conns <- c
 		<-done
 	})
-	t.Cleanup(func() { close(done) }) // runs before serve's
+	t.Cleanup(func() { close(done) }) // runs before serveAt's
 	return l, conns
 }
 
