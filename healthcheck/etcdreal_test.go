@@ -1,16 +1,12 @@
 package healthcheck
 
 import (
-	"bytes"
-	"context"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -130,116 +126,6 @@ func (e *realEtcd) ctl(args ...string) string {
 		e.t.Fatalf("etcdctl %v: %v: %s", args, err, out)
 	}
 	return out
-}
-
-const testKey = "/patroni/test/leader"
-
-// watched is a running Etcd, its hints and its log.
-type watched struct {
-	*Etcd
-	t     testing.TB
-	hints chan string
-	mu    sync.Mutex
-	text  bytes.Buffer
-	end   func()
-}
-
-func (w *watched) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(p)
-}
-
-func (w *watched) log() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.String()
-}
-
-// quickly is a pace for tests: what takes seconds, takes tens of milliseconds.
-var quickly = etcdPace{question: 2 * time.Second, reread: 50 * ms, grace: 50 * ms, settle: 20 * ms, first: 10 * ms, most: 40 * ms}
-
-func watchEtcd(t testing.TB, pace etcdPace, edit func(*config.DCS), urls ...string) *watched {
-	t.Helper()
-	c := config.NewDCS("etcd")
-	c.Scope, c.Namespace = "test", "/patroni"
-	for _, url := range urls {
-		if err := config.Lookup("dcs").Key("endpoint").Set(&c, url); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if edit != nil {
-		edit(&c)
-	}
-	w := &watched{t: t, hints: make(chan string, 1000)}
-	var err error
-	w.Etcd, err = NewEtcd(&c, slog.New(slog.NewTextHandler(w, nil)), func(_ context.Context, what string) { w.hints <- what })
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.pace = pace
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- w.Run(ctx) }()
-	w.end = sync.OnceFunc(func() {
-		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(2 * time.Second):
-			t.Error("the watch does not end")
-		}
-	})
-	t.Cleanup(w.end)
-	return w
-}
-
-// until waits for a state, and fails the test where that does not come.
-func (w *watched) until(what string, is func(EtcdStatus) bool) EtcdStatus {
-	w.t.Helper()
-	for limit := time.Now().Add(5 * time.Second); ; time.Sleep(ms) {
-		s := w.Status()
-		if is(s) {
-			return s
-		}
-		if time.Now().After(limit) {
-			w.t.Fatalf("never %s: %+v\n%s", what, s, w.log())
-		}
-	}
-}
-
-func (w *watched) connected() EtcdStatus {
-	w.t.Helper()
-	return w.until("connected", func(s EtcdStatus) bool { return s.Endpoint != "" })
-}
-
-func (w *watched) logged(text string) {
-	w.t.Helper()
-	w.until("in the log: "+text, func(EtcdStatus) bool { return strings.Contains(w.log(), text) })
-}
-
-// hint waits for the next hint.
-func (w *watched) hint(want string) {
-	w.t.Helper()
-	select {
-	case got := <-w.hints:
-		if got != want {
-			w.t.Errorf("the hint is %q, want %q", got, want)
-		}
-	case <-time.After(5 * time.Second):
-		w.t.Fatalf("no hint, want %q: %+v\n%s", want, w.Status(), w.log())
-	}
-}
-
-func (w *watched) quiet(d time.Duration) {
-	w.t.Helper()
-	select {
-	case got := <-w.hints:
-		w.t.Errorf("hint %q, want none", got)
-	case <-time.After(d):
-	}
 }
 
 func TestRealEtcd(t *testing.T) {
