@@ -83,7 +83,7 @@ func goTest(tests, pkg string, args ...string) ([]byte, error) {
 }
 
 // failure is a line that tells what went wrong, unless it is chatter.
-var failure = regexp.MustCompile(`(?m)^\s+\w+_test\.go:\d+: .*|^panic: .*|^fatal error: .*`)
+var failure = regexp.MustCompile(`(?m)^\s+(\w+_test|leaktest)\.go:\d+: .*|^panic: .*|^fatal error: .*`)
 
 var chatter = regexp.MustCompile(`: -relay.seed=|: the child: |: === RUN|:\d+: \d+ sessions, |of CPU$|found after .* limit`)
 
