@@ -16,9 +16,25 @@ import (
 // more, while clients are being connected to it: all of them come to the next
 // one, and not a byte of theirs to it, even when it wakes up again.
 func TestConnectsInFlightAtAFence(t *testing.T) {
+	// The old leader gives way, and is in doubt before it is fenced.
+	t.Run("deposed", func(t *testing.T) {
+		connectsInFlight(t, "", func(c *simulation.Cluster) error {
+			return c.Promote(context.Background(), c.Nodes()[1])
+		})
+	})
+	// It believes that it leads until it is fenced.
+	t.Run("deposed at once", func(t *testing.T) {
+		connectsInFlight(t, "option rise '1'", func(c *simulation.Cluster) error {
+			c.Nodes()[1].Set(func(s *simulation.State) { s.Role, s.Timeline, s.Lock = "primary", 2, true })
+			return nil
+		})
+	})
+}
+
+func connectsInFlight(t *testing.T, option string, depose func(*simulation.Cluster) error) {
 	c := cluster(t)
 	old := c.Nodes()[0]
-	p := spawn(t, c.UCI("bk"), "")
+	p := spawn(t, c.UCI("bk"), option)
 	p.until("leader of bk is now postgres-1")
 	old.Set(func(s *simulation.State) { s.SQL = simulation.Frozen })
 	c.TakeWrites()
@@ -42,7 +58,7 @@ func TestConnectsInFlightAtAFence(t *testing.T) {
 			t.Fatalf("not all connects are in flight: %+v", p.status().Backends[0])
 		}
 	}
-	if err := c.Promote(context.Background(), c.Nodes()[1]); err != nil {
+	if err := depose(c); err != nil {
 		t.Fatal(err)
 	}
 	p.until("leader of bk is now postgres-2 (timeline 2), was postgres-1: rival confirmed")
