@@ -69,7 +69,7 @@ var testArrows = map[string][]string{
 	"balancer":                 {"leaktest"},
 	"balancer/control":         {"leaktest"},
 	"balancer/relay":           {"leaktest", "netlab"},
-	"cmd/pointsman":            {"leaktest"},
+	"cmd/pointsman":            {"bench/page", "leaktest"}, // bench/page: figures for docs/leader.md
 	"cmd/pointsman/demo":       {"leaktest"},
 	"cmd/pointsman/simulation": {"leaktest"},
 	"healthcheck":              {"leaktest"},

@@ -192,6 +192,13 @@ func prepare(t *testing.T, servers string) *process {
 // launch starts the daemon as a process of its own, and waits until it listens.
 func (p *process) launch(cmd *exec.Cmd) {
 	p.t.Helper()
+	p.follow(cmd)
+	p.until("frontend ft listens on")
+}
+
+// follow starts a process, and ends it with the test.
+func (p *process) follow(cmd *exec.Cmd) {
+	p.t.Helper()
 	cmd.Stdout, cmd.Stderr = p.out, p.out
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -207,5 +214,4 @@ func (p *process) launch(cmd *exec.Cmd) {
 			p.t.Logf("log:\n%s", p.out)
 		}
 	})
-	p.until("frontend ft listens on")
 }
