@@ -190,7 +190,6 @@ func (b *Balancer) onTick(now time.Time) {
 		}
 		if bk.follower != nil {
 			b.follow(bk, bk.follower.decide(now), func(int) {})
-			b.logFailover(bk.recorder.settle(now, bk.tally()))
 		}
 		b.pace(bk)
 	}

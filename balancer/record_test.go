@@ -127,10 +127,7 @@ func (s *tale) play(words []string) *event {
 		s.r.reloaded(s.now)
 		return s.led(s.f.decide(s.now))
 	case "tick":
-		if e := s.led(s.f.decide(s.now)); e != nil {
-			return e
-		}
-		return s.r.settle(s.now, s.tally())
+		return s.led(s.f.decide(s.now))
 	}
 	i := index(s.t, s.f, words[0])
 	a := answer(s.t, words[1:], s.counters[i])

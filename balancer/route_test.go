@@ -283,3 +283,41 @@ func TestCancelGoesToTheLeader(t *testing.T) {
 		t.Errorf("%d are held", held)
 	}
 }
+
+// TestWaitingIsCounted for the record: who was held, for how long, and who got
+// nothing.
+func TestWaitingIsCounted(t *testing.T) {
+	r := table(config.Leader)
+	b, w := balancerWith(r), r.backend[0]
+	ask := func(change func(*relay.Request)) relay.Ticket {
+		q := newcomer("10.0.0.1:1000")
+		change(&q)
+		ticket, _ := b.Route(q)
+		return ticket
+	}
+	held := ask(func(*relay.Request) {})
+	second := ask(func(*relay.Request) {})
+	if got := ask(func(*relay.Request) {}); got.Place != relay.Nowhere {
+		t.Fatalf("beyond hold_max: place %d", got.Place)
+	}
+	ask(func(q *relay.Request) { q.Waited = 2 * time.Minute }) // its connect failed when hold was over
+	b.Release(second, relay.ClientAborted)
+	// Back from a connect that failed: held a second time, counted once.
+	again := ask(func(q *relay.Request) { q.WasHeld = true })
+	b.Release(again, relay.ServerTimeout)
+	if got, want := w.tally(false), (tally{held: 1, total: 2, left: 1, late: 2, full: 1, most: 2, longest: time.Minute}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got, want := w.tally(true), (tally{held: 1, total: 2, left: 1, late: 2, full: 1, most: 1}); got != want {
+		t.Errorf("afresh: %+v, want %+v", got, want)
+	}
+
+	led := table(config.Leader, serverRoute{})
+	r.backends[0], r.server = led.backends[0], led.server
+	if got := ask(func(q *relay.Request) { q.Have, q.WasHeld, q.Waited = held, true, 7*time.Second }); got.Place != relay.Slotted {
+		t.Fatalf("place %d", got.Place)
+	}
+	if got := w.tally(false); got.held != 0 || got.longest != 7*time.Second {
+		t.Errorf("%+v", got)
+	}
+}
