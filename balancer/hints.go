@@ -73,7 +73,7 @@ func (b *Balancer) onEvent(e relay.Event) {
 	}
 	if e.Kind == relay.FirstSession {
 		if r := s.backend.recorder; r != nil {
-			b.logFailover(r.session(time.Now(), uint32(e.Epoch), s.backend.tally()))
+			b.logEvent(s.backend, r.session(time.Now(), uint32(e.Epoch), s.backend.tally()))
 		}
 		return
 	}

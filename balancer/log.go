@@ -95,10 +95,14 @@ func (b *Balancer) Excuse(frontend int32) string {
 	return "the service is being stopped"
 }
 
-// logFailover writes the phases of a leader change that is over. What else an
-// event may be has its lines already.
-func (b *Balancer) logFailover(e *event) {
-	if e != nil && e.changed() {
+// logEvent writes the phases of a leader change that is over; e may be nil. What
+// else an event may be has its lines already.
+func (b *Balancer) logEvent(bk *backend, e *event) {
+	if e == nil {
+		return
+	}
+	bk.waiting.tally(true) // the next one's most and longest are its own
+	if e.changed() {
 		b.log.Info(e.line())
 	}
 }

@@ -98,7 +98,7 @@ func (b *Balancer) follow(bk *backend, c change, logged func(ended int)) {
 	}
 	logged(ended)
 	b.logLeader(bk, c, was, ended, held)
-	b.logFailover(bk.recorder.look(began, bk.leading(), fenced, ended, bk.tally()))
+	b.logEvent(bk, bk.recorder.look(began, bk.leading(), fenced, ended, bk.tally()))
 }
 
 // serve carries out a change of health for the other policies: each server

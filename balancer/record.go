@@ -74,7 +74,8 @@ func newRecorder(at time.Time, backend string, h *history, t tally) *recorder {
 	return r
 }
 
-// idle reports whether a tally may be taken afresh.
+// idle reports whether a tally may be taken afresh. It may also be when an event
+// was finished, for the next may have begun with it.
 func (r *recorder) idle() bool { return r.open == nil && len(r.hints) == 0 }
 
 // hear takes in a hint.
@@ -84,7 +85,6 @@ func (r *recorder) hear(at time.Time, h hint) {
 		e.note(at, s.String())
 		return
 	}
-	r.forget(at)
 	if len(r.hints) == 0 {
 		r.base = r.quiet // the loops may have held clients before this was heard
 	}
@@ -96,13 +96,6 @@ func (r *recorder) hear(at time.Time, h hint) {
 	}
 	if len(r.hints) < maxNotes {
 		r.hints = append(r.hints, s)
-	}
-}
-
-// forget drops hints of which nothing came.
-func (r *recorder) forget(at time.Time) {
-	if len(r.hints) > 0 && (at.Sub(r.hinted) > hintSpell || at.Sub(r.hints[0].at) > ttl) {
-		r.hints = nil
 	}
 }
 
@@ -136,7 +129,9 @@ func (r *recorder) reloaded(at time.Time) {
 func (r *recorder) look(at time.Time, l leading, fenced time.Time, ended int, t tally) (done *event) {
 	was := r.told
 	r.told = l
-	r.forget(at)
+	if len(r.hints) > 0 && (at.Sub(r.hinted) > hintSpell || at.Sub(r.hints[0].at) > ttl) {
+		r.hints = nil // nothing came of them
+	}
 	anew := l.leader != was.leader || l.epoch != was.epoch
 	if e := r.open; e != nil && !e.over.IsZero() && (anew || !l.settled()) {
 		done = r.finish(t)

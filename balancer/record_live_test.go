@@ -77,6 +77,23 @@ func TestRecordOfAFailover(t *testing.T) {
 	}
 }
 
+func TestRecordOfARival(t *testing.T) {
+	w := start(t, nil, "a", "b")
+	w.lead(0, 5)
+	w.untilLeader("a")
+	for range 3 {
+		w.dial().wantNode("a")
+	}
+	w.nodes[1].set(true, 6) // a goes on claiming
+	w.untilLeader("b")
+	w.dial().wantNode("b")
+	w.untilLog("failover 2 of bk: a -> b: doubt by check: b: claims to lead at ")
+	e := w.b.History().Events[1]
+	if e.SessionsEnded != 3 || e.Fenced == nil || e.Fenced.AfterMS < e.Confirmed.AfterMS || e.FirstSession.AfterMS < e.Confirmed.AfterMS {
+		t.Errorf("%+v", e)
+	}
+}
+
 func TestRecordCountsRefusals(t *testing.T) {
 	w := start(t, func(c *config.Config) { c.Backends[0].Hold, c.Backends[0].HoldMax = 100*time.Millisecond, 1 }, "a")
 	first, second := w.dial(), w.dial()

@@ -89,7 +89,11 @@ func record(t *testing.T, story string) string {
 				t.Fatalf("%q: %v", line, err)
 			}
 			s.now = s.now.Add(d)
-			if e := s.play(words[1:]); e != nil && e.changed() {
+			e := s.play(words[1:])
+			if e != nil {
+				s.w.tally(true)
+			}
+			if e != nil && e.changed() {
 				fmt.Fprintf(&out, "\tlog: %s\n", e.line())
 			}
 		}

@@ -60,6 +60,9 @@ func TestEvents(t *testing.T) {
 	if status != 0 || !row.MatchString(out) || !strings.Contains(out, "nobody -> postgres-1") {
 		t.Errorf("%d: %s%s", status, out, errs)
 	}
+	if lines := strings.Split(out, "\n"); len(lines[0]) != len(lines[1]) || len(lines[1]) != len(lines[3]) {
+		t.Errorf("columns:\n%s", out)
+	}
 	status, out, errs = call(t, "events", "-c", p.file, "2")
 	for _, want := range []string{"event 2 of bk: postgres-1 -> " + change.To, "+0.000 s  doubt by ", "new clients are held", change.To + " is confirmed (epoch 2, timeline 2)", "fence: "} {
 		if status != 0 || !strings.Contains(out, want) {
