@@ -114,7 +114,7 @@ func (l *loop) malformed(s *session, err error) {
 // open sends the opening to the server that the session is connected to now.
 func (l *loop) open(s *session) {
 	l.become(s, opening)
-	s.sent = 0
+	s.sent, s.slow, s.giveUp = 0, false, l.now+slowConnect
 	if l.watchClient(s) {
 		l.arm(s)
 		l.sendOpening(s)
@@ -143,12 +143,22 @@ func (l *loop) sendOpening(s *session) {
 func (l *loop) onOpening(s *session) {
 	v := &s.side[serverSide]
 	switch {
-	case s.side[clientSide].is(dead):
+	case s.side[clientSide].is(dead), s.slow && s.side[clientSide].is(finSeen):
 		l.gaveUp(s)
 	case s.sent < s.openSize && v.is(writable|dead):
 		l.sendOpening(s)
 	case s.sent == s.openSize && v.is(readable):
 		l.judge(s)
+	}
+}
+
+// replyIsLate is the timer of a session whose server is to answer. A client that
+// has left does not wait for that any longer.
+func (l *loop) replyIsLate(s *session) {
+	s.slow = true
+	l.observe(s, ConnectSlow)
+	if s.side[clientSide].is(finSeen) {
+		l.gaveUp(s)
 	}
 }
 

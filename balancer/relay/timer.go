@@ -84,7 +84,7 @@ func (l *loop) arm(s *session) {
 		due = s.giveUp
 	case opening:
 		if !s.slow {
-			due = s.started + slowConnect
+			due = s.giveUp
 		}
 	case connecting:
 		due = l.connectDeadline(s)
@@ -121,8 +121,7 @@ func (l *loop) expire() {
 		case greeting:
 			l.finish(s, ClientTimeout, politely, reset)
 		case opening:
-			s.slow = true
-			l.observe(s, ConnectSlow)
+			l.replyIsLate(s)
 		}
 	}
 }
