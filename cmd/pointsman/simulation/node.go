@@ -8,10 +8,11 @@ import (
 
 // State is all that makes a node what it is. A test may set any of it.
 type State struct {
-	Role      string // of PostgreSQL: "primary" ("master" up to Patroni 3), or "replica"
+	Role      string // of PostgreSQL: "primary" ("master" up to Patroni 3), "replica", or "standby_leader"
 	Postgres  string // Patroni's word: "running", "starting", "stopped"
 	Timeline  uint32
 	Lock      bool   // holds the leader lock, or believes so: GET /primary is 200
+	Lags      bool   // GET /replica?lag=… is 503
 	SQL, REST Mode   // of the two ports
 	Answer    []byte // sent to every REST request instead of Patroni's answer; nil = Patroni's
 }

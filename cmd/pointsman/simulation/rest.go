@@ -54,9 +54,9 @@ func (n *Node) answer(method, target string) []byte {
 	if state.Answer != nil {
 		return state.Answer
 	}
-	path, _, _ := strings.Cut(target, "?")
+	path, query, _ := strings.Cut(target, "?")
 	status := "503 Service Unavailable"
-	if healthy(state, path) {
+	if healthy(state, path) && !(state.Lags && strings.HasPrefix(query, "lag=")) {
 		status = "200 OK"
 	}
 	if method == "HEAD" || method == "OPTIONS" {
@@ -74,7 +74,11 @@ func (n *Node) answer(method, target string) []byte {
 func healthy(s State, path string) bool {
 	replica := s.Role == "replica" && s.Postgres == "running" // also while it is being promoted
 	switch path {
-	case "/", "/primary", "/master", "/read-write", "/leader":
+	case "/", "/primary", "/master", "/read-write":
+		return s.Lock && s.Role != "standby_leader"
+	case "/standby-leader", "/standby_leader":
+		return s.Lock && s.Role == "standby_leader"
+	case "/leader":
 		return s.Lock
 	case "/replica", "/async", "/asynchronous":
 		return replica

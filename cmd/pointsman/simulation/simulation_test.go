@@ -78,6 +78,7 @@ func TestStatusCodes(t *testing.T) {
 	promoting := State{Role: "replica", Postgres: "running", Lock: true}
 	replica := State{Role: "replica", Postgres: "running"}
 	stopped := State{Role: "replica", Postgres: "stopped"}
+	standby := State{Role: "standby_leader", Postgres: "running", Lock: true}
 	for _, test := range []struct {
 		path  string
 		state State
@@ -101,6 +102,11 @@ func TestStatusCodes(t *testing.T) {
 		{"/health", stopped, false},
 		{"/readiness", stopped, false},
 		{"/patroni", stopped, true},
+		{"/standby-leader", standby, true},
+		{"/standby-leader", leader, false},
+		{"/primary", standby, false},
+		{"/leader", standby, true},
+		{"/replica", standby, false},
 		{"/nonsense", leader, false},
 	} {
 		if got := healthy(test.state, test.path); got != test.want {
