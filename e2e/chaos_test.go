@@ -3,15 +3,11 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -423,23 +419,10 @@ func (s *snapshot) sessions() (n int) {
 	return n
 }
 
-// askSnapshot asks the daemon over its control socket.
+// askSnapshot asks the daemon for its backend's sessions.
 func askSnapshot(p *proxy) (*snapshot, error) {
-	conn, err := net.DialTimeout("unix", p.control, time.Second)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := fmt.Fprintln(conn, "show pointsman json"); err != nil {
-		return nil, err
-	}
-	line, err := bufio.NewReader(conn).ReadBytes('\n')
-	if err != nil {
-		return nil, err
-	}
 	var s snapshot
-	if err := json.NewDecoder(bytes.NewReader(line)).Decode(&s); err != nil {
+	if err := p.ask("show pointsman json", &s); err != nil {
 		return nil, err
 	}
 	if len(s.Backends) != 1 {

@@ -208,7 +208,6 @@ type outcome struct {
 	connects   int                      // connections that could not be opened, from the fault on
 	statements int                      // statements that failed on a connection that was open
 	readOnly   int                      // of those, the ones that a replica refused
-	failed     int                      // connection attempts that began once the fault was complete, and failed
 	errors     int                      // of any kind
 	lost       int                      // connections that the keeping writer lost
 	idleEnded  int                      // idle sessions that ended
@@ -216,12 +215,7 @@ type outcome struct {
 	firstWrite map[string]time.Duration // by writer: the first row after the longest gap, since the fault
 }
 
-// outcome judges by three moments. What began between fault and gone may have
-// reached a leader that was dying, and died with it.
-func (c *clients) outcome(fault, gone, end time.Time) outcome {
-	if gone.IsZero() {
-		gone = fault
-	}
+func (c *clients) outcome(fault, end time.Time) outcome {
 	o := outcome{gap: map[string]time.Duration{}, open: map[string]bool{}, firstWrite: map[string]time.Duration{}}
 	last := map[string]time.Time{}
 	longest := func(who string, to time.Time) bool {
@@ -248,7 +242,7 @@ func (c *clients) outcome(fault, gone, end time.Time) outcome {
 			o.idleEnded++
 			o.idleLast = at.Sub(fault)
 		case f.Event == "fail":
-			o.fail(f, gone)
+			o.fail(f)
 		}
 	}
 	for _, who := range c.crowd.writers() {
@@ -257,7 +251,7 @@ func (c *clients) outcome(fault, gone, end time.Time) outcome {
 	return o
 }
 
-func (o *outcome) fail(f fact, gone time.Time) {
+func (o *outcome) fail(f fact) {
 	o.errors++
 	if f.Stage == "connect" {
 		o.connects++
@@ -267,7 +261,6 @@ func (o *outcome) fail(f fact, gone time.Time) {
 	switch {
 	case f.Code == sqlReadOnly:
 		o.readOnly++
-	case f.Stage == "connect" && f.began().After(gone):
 	case f.Stage == "write" && f.Who == "keep":
 		o.lost++
 	}

@@ -55,6 +55,7 @@ var addresses = map[string]netip.Addr{
 	"pointsman-polls": netip.MustParseAddr("192.168.9.13"),
 	"pointsman-idle":  netip.MustParseAddr("192.168.9.14"),
 	"pointsman-busy":  netip.MustParseAddr("192.168.9.15"),
+	"pointsman-all":   netip.MustParseAddr("192.168.9.16"),
 
 	"clients": netip.MustParseAddr("192.168.9.50"),
 }

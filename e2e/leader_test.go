@@ -45,7 +45,6 @@ func (w *world) crash(ctx context.Context, t *testing.T) {
 	m.old = old
 	m.fault = time.Now()
 	err = w.cluster.killNode(old)
-	m.gone = time.Now()
 	if err == nil {
 		err = w.newLeader(ctx, m)
 	}
@@ -92,7 +91,6 @@ func (w *world) vanish(ctx context.Context, t *testing.T) {
 	m.old = old
 	m.fault = time.Now()
 	err = w.net.unplug(old.host)
-	m.gone = time.Now()
 	if err == nil {
 		err = w.silence(ctx, old)
 	}

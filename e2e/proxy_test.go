@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,6 +87,24 @@ func (p *proxy) descriptors() (int, error) {
 	return least, nil
 }
 
+// ask puts a command to the daemon, over its control socket, that is answered
+// with one line of JSON.
+func (p *proxy) ask(command string, answer any) error {
+	conn, err := net.DialTimeout("unix", p.control, time.Second)
+	if err != nil {
+		return fmt.Errorf("asking %s: %w", p.name, err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err = fmt.Fprintln(conn, command); err == nil {
+		err = json.NewDecoder(conn).Decode(answer)
+	}
+	if err != nil {
+		return fmt.Errorf("asking %s: %w", p.name, err)
+	}
+	return nil
+}
+
 // log is what it has written between two moments.
 func (p *proxy) log(from, to time.Time) (lines []logLine) {
 	p.mu.Lock()
@@ -161,6 +180,7 @@ var variants = map[string]func(config string) string{
 	"pointsman-polls": nil,
 	"pointsman-idle":  nil,
 	"pointsman-busy":  nil,
+	"pointsman-all":   withDCS,
 }
 
 func withDCS(config string) string {

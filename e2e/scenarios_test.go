@@ -20,7 +20,6 @@ type measurement struct {
 	scenario string
 	clients  []*clients
 	fault    time.Time
-	gone     time.Time // the fault is complete: nobody can reach a leader any more; zero = at fault
 	end      time.Time
 	outcomes map[string]outcome // by way
 	old      *member            // the leader before, and the one after, where that changes
@@ -97,7 +96,7 @@ func (w *world) finish(t *testing.T, m *measurement) {
 	stopClients(m.clients)
 	m.outcomes = map[string]outcome{}
 	for _, c := range m.clients {
-		m.outcomes[c.way.name] = c.outcome(m.fault, m.gone, m.end)
+		m.outcomes[c.way.name] = c.outcome(m.fault, m.end)
 		kinds := c.kinds(m.fault)
 		for _, kind := range sortedKeys(kinds) {
 			t.Logf("%s: %d times %s", c.way.name, kinds[kind], kind)

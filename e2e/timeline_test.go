@@ -138,14 +138,21 @@ func (w *world) nodeLog(all *moments, node *member, from, to time.Time) {
 	defer file.Close()
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		line := lines.Text()
-		stamp := logStamp.FindStringSubmatch(line)
-		if stamp == nil || !turns.MatchString(line) || dull.MatchString(line) {
+		if !turns.MatchString(line) || dull.MatchString(line) {
 			continue
 		}
-		at, err := time.Parse("2006-01-02 15:04:05.000", stamp[1]+"."+stamp[2])
-		if err == nil && !at.Before(from) && !at.After(to) {
-			text := strings.TrimLeft(line[len(stamp[0]):], " UTC")
+		if at, text, ok := stamped(line); ok && !at.Before(from) && !at.After(to) {
 			all.add(at, "%-9s log: %s", node.name, text[:min(len(text), 160)])
 		}
 	}
+}
+
+// stamped takes the time, in UTC, from a line of PostgreSQL's or Patroni's log.
+func stamped(line string) (at time.Time, rest string, ok bool) {
+	stamp := logStamp.FindStringSubmatch(line)
+	if stamp == nil {
+		return at, "", false
+	}
+	at, err := time.Parse("2006-01-02 15:04:05.000", stamp[1]+"."+stamp[2])
+	return at, strings.TrimLeft(line[len(stamp[0]):], " UTC"), err == nil
 }
