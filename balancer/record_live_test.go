@@ -113,7 +113,7 @@ func TestRecordCountsAClientOnce(t *testing.T) {
 	w.untilLeader("a")
 	w.nodes[0].sql.Close() // its REST still vouches
 	s := w.dial()
-	w.until("refused three times", func(s *Snapshot) bool { return s.Backends[0].Servers[0].Refused >= 3 })
+	w.until("refused twice", func(s *Snapshot) bool { return s.Backends[0].Servers[0].Refused >= 2 })
 	w.lead(1, 6)
 	s.wantNode("b")
 	w.untilLog("failover 2 of bk: a -> b")
