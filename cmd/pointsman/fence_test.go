@@ -75,3 +75,42 @@ func connectsInFlight(t *testing.T, option string, depose func(*simulation.Clust
 		}
 	}
 }
+
+// TestBackFromTheDead wakes up a leader that was given up, with its sessions
+// open, its timeline old, and its belief that it leads unshaken.
+func TestBackFromTheDead(t *testing.T) {
+	c := cluster(t)
+	old := c.Nodes()[0]
+	p := spawn(t, c.UCI("bk"), "option timeout_check '300ms'")
+	p.until("leader of bk is now postgres-1")
+	v := p.wantNode("postgres-1")
+	old.Freeze()
+	p.until("bk has no leader, was postgres-1")
+	if err := c.Promote(context.Background(), c.Nodes()[1]); err != nil {
+		t.Fatal(err)
+	}
+	p.until("leader of bk is now postgres-2 (timeline 2)")
+	p.wantNode("postgres-2").leave()
+	c.TakeWrites()
+	old.Set(func(s *simulation.State) { s.SQL, s.REST = simulation.Open, simulation.Open })
+	const refusal = "postgres-1 (timeline 1) claims to lead; refused, because timeline 2 was seen"
+	p.until("leader of bk is postgres-2: stays: " + refusal)
+	if b := p.status().Backends[0]; b.Leader != "postgres-2" || !strings.Contains(b.Reason, refusal) || b.Servers[0].Current != 0 {
+		t.Errorf("status: %+v", b)
+	}
+	if node := v.leave(); node != "" {
+		t.Errorf("a session of before is with %q", node)
+	}
+	for range 20 {
+		p.wantNode("postgres-2").leave()
+	}
+	// The new leader is lost, and the old one is still no leader.
+	c.Nodes()[1].Crash()
+	p.until("bk has no leader, was postgres-2: " + refusal)
+	waiting := come(p.listener)
+	c.Nodes()[2].Set(func(s *simulation.State) { s.Role, s.Timeline, s.Lock = "primary", 3, true })
+	if node := waiting.wait(); node != "postgres-3" {
+		t.Errorf("who waited is with %q: %v", node, waiting.err)
+	}
+	waiting.leave()
+}
