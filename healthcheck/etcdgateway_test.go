@@ -220,10 +220,11 @@ func TestEtcdLateWatch(t *testing.T) {
 		}
 	})
 	pace := quickly
-	pace.grace = 200 * ms
+	pace.grace, pace.question = 200*ms, 250*ms
 	w := watchEtcd(t, pace, nil, g.url)
 	w.hint("leader key is now b")
-	w.until("read often", func(EtcdStatus) bool { return len(g.questions(pathRange)) > 4 })
+	// It outlives the limit of its opening, too.
+	w.until("read often", func(EtcdStatus) bool { return len(g.questions(pathRange)) > 8 })
 	w.quiet(0)
 	if s := w.Status(); s.Error != "" || len(g.questions(pathWatch)) != 1 {
 		t.Errorf("status %+v, %d watches", s, len(g.questions(pathWatch)))
@@ -235,24 +236,49 @@ func TestEtcdNextMember(t *testing.T) {
 	leaktest.Check(t)
 	dead := "http://" + freePort(t) // refuses
 	cut := make(chan bool)
-	first := playGateway(t, func(c net.Conn, q question, n int) {
-		if q.path == pathWatch && n == 1 {
+	mortal := func(c net.Conn, q question, n int) {
+		if q.path == pathWatch {
 			io.WriteString(c, streamHeader+chunk(created))
 			<-cut
 			return
 		}
 		steady(c, q, n)
-	})
-	second := playGateway(t, steady)
-	w := watchEtcd(t, quickly, nil, dead, first.url, second.url)
-	w.logged("is watched at " + first.url)
-	close(cut)
-	w.logged("is watched at " + second.url + " now; " + first.url + ": watching: Layer7 invalid response: closed before the end of the answer")
-	if log := w.log(); strings.Contains(log, "WARN") || strings.Count(log, "\n") != 2 {
-		t.Errorf("log\n%s", log)
 	}
-	if s := w.Status(); s.Endpoint != second.url || s.Leader != "a" || !s.Failed.Before(time.Now()) {
+	first, second := playGateway(t, mortal), playGateway(t, mortal)
+	w := watchEtcd(t, quickly, nil, dead, first.url, second.url)
+	t.Cleanup(func() { close(cut) })
+	w.logged("is watched at " + first.url)
+	const cause = ": watching: Layer7 invalid response: closed before the end of the answer"
+	for i, next := range []struct{ was, now string }{{first.url, second.url}, {second.url, first.url}, {first.url, second.url}} {
+		cut <- true
+		w.until("at the next one", func(s EtcdStatus) bool { return s.Endpoint == next.now && strings.Count(w.log(), "\n") == i+2 })
+		if log := w.log(); !strings.Contains(log, "is watched at "+next.now+" now; "+next.was+cause) || strings.Contains(log, "WARN") {
+			t.Errorf("log\n%s", log)
+		}
+	}
+	if s := w.Status(); s.Leader != "a" || s.Changes != 0 {
 		t.Errorf("status %+v", s)
+	}
+}
+
+// A key that was there and is gone is no wrong setting: a leader has died.
+func TestEtcdKeyIsGone(t *testing.T) {
+	leaktest.Check(t)
+	g := playGateway(t, func(c net.Conn, q question, n int) {
+		switch {
+		case q.path == pathRange && n > 1:
+			reply(c, 200, stored(6, ""))
+		case q.path == pathWatch && n == 1:
+			io.WriteString(c, streamHeader+chunk(created)+chunk(deleted(6)))
+		default:
+			steady(c, q, n)
+		}
+	})
+	w := watchEtcd(t, quickly, nil, g.url)
+	w.hint("leader key is gone, was a")
+	w.logged("hints from etcd again, after 0s: " + testKey + " is watched at " + g.url + ", no such key")
+	if s := w.Status(); s.There || !s.Known || strings.Contains(w.log(), "etcd has no key") {
+		t.Errorf("status %+v, log\n%s", s, w.log())
 	}
 }
 
