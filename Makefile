@@ -49,8 +49,8 @@ soak: ## a million short sessions; about five minutes
 	SOAK_SESSIONS=$(or $(SOAK_SESSIONS),1000000) go test -count=1 -timeout 1h -v -run Soak ./cmd/pointsman
 
 .PHONY: fuzz
-fuzz: ## streams of random bytes, pauses and ends, for RELAY_FUZZ (10m)
-	RELAY_FUZZ=$(or $(RELAY_FUZZ),10m) go test -count=1 -timeout 0 -v -run StreamFuzz ./balancer/relay
+fuzz: ## streams and openings of random bytes, pauses and ends, for RELAY_FUZZ (10m)
+	RELAY_FUZZ=$(or $(RELAY_FUZZ),10m) go test -count=1 -timeout 0 -v -run 'StreamFuzz|OpeningFuzz' ./balancer/relay
 
 .PHONY: mutants
 mutants: ## break each guard of the data plane, and see its test fail; some minutes
