@@ -178,7 +178,7 @@ func reignOf(l leading) Reign { return Reign{l.leader, l.epoch, l.timeline} }
 func (e *event) note(at time.Time, text string) {
 	text = cut(text)
 	switch same := func(s sign) bool { return s.text == text }; {
-	case text == e.doubt.text, slices.ContainsFunc(e.notes, same):
+	case text == e.doubt.text, text == e.doubt.String(), slices.ContainsFunc(e.notes, same):
 	case len(e.notes) == maxNotes:
 		e.lost++
 	default:
