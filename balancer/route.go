@@ -24,16 +24,24 @@ type routes struct {
 
 // slots counts the sessions of a server, and knows whether it takes any.
 type slots struct {
-	taken atomic.Int32
-	shut  atomic.Uint32 // the epoch in which it takes connections, but no sessions; 0 = none
-	tried atomic.Uint32 // when a client tried it last all the same: ms since processStart
+	taken   atomic.Int32
+	shut    atomic.Uint32 // the epoch in which it takes connections, but no sessions; 0 = none
+	tried   atomic.Uint32 // when a client tried it last all the same: ms since processStart
+	refused atomic.Uint32 // when it refused one last
 }
+
+// forgetRefusal is when nobody has been refused for so long that all may try
+// again, although no session has told that it was taken: plain TCP ones never do,
+// nor those that begin with TLS.
+const forgetRefusal = 8 * retry
 
 var processStart = time.Now()
 
 // close notes that the server takes no sessions.
 func (s *slots) close(epoch relay.Epoch) {
-	s.tried.Store(uint32(time.Since(processStart).Milliseconds()))
+	now := uint32(time.Since(processStart).Milliseconds())
+	s.tried.Store(now)
+	s.refused.Store(now)
 	s.shut.Store(uint32(epoch))
 }
 
@@ -48,6 +56,9 @@ func (s *slots) mayTry(epoch relay.Epoch) bool {
 		return true
 	}
 	now, last := uint32(time.Since(processStart).Milliseconds()), s.tried.Load()
+	if now-s.refused.Load() >= uint32(forgetRefusal.Milliseconds()) {
+		return true
+	}
 	return now-last >= uint32(retry.Milliseconds()) && s.tried.CompareAndSwap(last, now)
 }
 

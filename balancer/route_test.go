@@ -248,6 +248,11 @@ func TestShutServerIsTriedByOne(t *testing.T) {
 	if n := places(5); n != 5 {
 		t.Errorf("%d of 5 sent to a server that takes sessions again", n)
 	}
+	r.server[0].close(target.Epoch)
+	r.server[0].refused.Add(-uint32(forgetRefusal.Milliseconds())) // and who tried it since never told
+	if n := places(5); n != 5 {
+		t.Errorf("%d of 5 sent to a server that refused long ago", n)
+	}
 	r.server[0].close(target.Epoch + 1)
 	if n := places(1); n != 1 {
 		t.Error("a refusal of another reign stops this one's clients")
