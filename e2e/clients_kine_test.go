@@ -31,7 +31,7 @@ type kine struct {
 
 func TestKine(t *testing.T) {
 	w, ctx := begun(t, 6*time.Minute)
-	if err := w.buildClients(ctx, "kine", "objects"); err != nil {
+	if err := w.spawn.buildClients(ctx, "kine", "objects"); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.settled(ctx); err != nil {

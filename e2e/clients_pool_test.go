@@ -45,7 +45,7 @@ func TestPools(t *testing.T) {
 		}
 		t.Skip(lack)
 	}
-	if err := w.buildClients(ctx, "pool"); err != nil {
+	if err := w.spawn.buildClients(ctx, "pool"); err != nil {
 		t.Fatal(err)
 	}
 	leader, err := w.cluster.leader()

@@ -33,8 +33,8 @@ func begun(t *testing.T, limit time.Duration) (*world, context.Context) {
 
 // buildClients builds programs of the module in clients, which has its own
 // go.mod: what they are made of is not what pointsman is made of.
-func (w *world) buildClients(ctx context.Context, programs ...string) error {
-	args := []string{"build", "-C", "clients", "-o", w.spawn.dir + "/"}
+func (s *spawner) buildClients(ctx context.Context, programs ...string) error {
+	args := []string{"build", "-C", "clients", "-o", s.dir + "/"}
 	for _, p := range programs {
 		args = append(args, "./"+p)
 	}
