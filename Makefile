@@ -68,21 +68,25 @@ test-package: # the packages read back, and their programs run under qemu-user
 	go test -tags package -count=1 -timeout 10m -v ./openwrt/mkpackage
 
 .PHONY: test-e2e
-test-e2e: # a real Patroni cluster in network namespaces
-	go test -tags e2e -count=1 -timeout 15m -v -skip 'Kine|Chaos|Hints' ./e2e
+test-e2e: e2e-clients # a real Patroni cluster in network namespaces
+	go test -tags e2e -count=1 -timeout 15m -v -skip 'Kine|Chaos|Hints|Pools|TLS' ./e2e
+	go test -tags e2e -count=1 -timeout 10m -v -run 'Pools|TLS' ./e2e
 	go test -tags e2e -count=1 -timeout 12m -v -run Chaos ./e2e
 
 .PHONY: chaos
 chaos: ## FAULTS (36) random faults of SEED on a real cluster; half a minute each (root)
 	go test -tags e2e -count=1 -timeout 0 -v -run Chaos ./e2e -faults $(or $(FAULTS),36) -seed $(or $(SEED),0)
 
-# What the clients are made of is not what pointsman is made of: their module is
-# vetted by itself. That also builds it, a minute or two where nothing is cached.
 .PHONY: e2e-kine
-e2e-kine: ## kine's writes and watch during a switchover (root)
+e2e-kine: e2e-clients ## kine's writes and watch during a switchover (root)
+	go test -tags e2e -count=1 -timeout 10m -v -run Kine ./e2e
+
+# What the clients are made of is not what pointsman is made of: they are a
+# module of their own. Its vet builds it, a minute or two where nothing is cached.
+.PHONY: e2e-clients
+e2e-clients:
 	CGO_ENABLED=0 go vet -C e2e/clients ./...
 	staticcheck=$$(go tool -n staticcheck) && cd e2e/clients && CGO_ENABLED=0 $$staticcheck ./...
-	go test -tags e2e -count=1 -timeout 15m -v -run Kine ./e2e
 
 .PHONY: bench
 bench: ## measure it beside HAProxy, nginx and the kernel (root; 25 minutes)
