@@ -295,6 +295,9 @@ func (c *chaos) reckon(tr *trial) {
 	tr.acked = len(acks)
 	tr.gaps(c.clients, "")
 	tr.gaps(c.floor, "floor")
+	for _, kind := range sortedKeys(tr.attempts) {
+		tr.wrong = append(tr.wrong, fmt.Sprintf("%d connections of %s could not be opened", tr.attempts[kind], kind))
+	}
 	tr.readOnly = c.readOnly(tr)
 	var example string
 	if tr.zombies, example = zombies(acks, c.w.confirmations(c.proxy)); tr.zombies > 0 {

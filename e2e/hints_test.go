@@ -179,7 +179,8 @@ func (p *proxy) noticed(next *member, fault, writable time.Time) (n noticing, er
 		if e.Confirmed != nil && e.Confirmed.At.Before(fault) {
 			continue
 		}
-		if first && e.Doubt.At.After(fault.Add(-100*time.Millisecond)) {
+		// Patroni ends sessions before it has PostgreSQL shut down.
+		if first && e.Doubt.At.After(fault.Add(-500*time.Millisecond)) {
 			n.doubt, n.by, first = e.Doubt.At.Sub(fault), e.Doubt.By+" ("+e.Doubt.Text+")", false
 		}
 		if e.Fenced != nil && n.ended == 0 && e.Fenced.At.After(fault) {
