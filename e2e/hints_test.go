@@ -110,7 +110,8 @@ func (w *world) hintedFault(ctx context.Context, t *testing.T, name string, all 
 	if err != nil {
 		return err
 	}
-	fault := time.Now()
+	began := time.Now()
+	fault := began
 	switch name {
 	case "switchover":
 		err = w.cluster.switchover(old, w.cluster.follower(old))
@@ -149,7 +150,7 @@ func (w *world) hintedFault(ctx context.Context, t *testing.T, name string, all 
 		return err
 	}
 	for _, p := range w.proxies {
-		n, err := p.noticed(next, fault, writable)
+		n, err := p.noticed(next, began, fault, writable)
 		if err != nil {
 			t.Error(err)
 			continue
@@ -168,8 +169,8 @@ func (w *world) backAgain(m *member) error {
 	return w.cluster.startPatroni(m)
 }
 
-// noticed reads the daemon's record.
-func (p *proxy) noticed(next *member, fault, writable time.Time) (n noticing, err error) {
+// noticed reads the daemon's record of what happened since began.
+func (p *proxy) noticed(next *member, began, fault, writable time.Time) (n noticing, err error) {
 	var h history
 	if err := p.ask("show pointsman events json", &h); err != nil {
 		return n, err
@@ -179,8 +180,7 @@ func (p *proxy) noticed(next *member, fault, writable time.Time) (n noticing, er
 		if e.Confirmed != nil && e.Confirmed.At.Before(fault) {
 			continue
 		}
-		// Patroni ends sessions before it has PostgreSQL shut down.
-		if first && e.Doubt.At.After(fault.Add(-500*time.Millisecond)) {
+		if first && e.Doubt.At.After(began) {
 			n.doubt, n.by, first = e.Doubt.At.Sub(fault), e.Doubt.By+" ("+e.Doubt.Text+")", false
 		}
 		if e.Fenced != nil && n.ended == 0 && e.Fenced.At.After(fault) {
