@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,10 +85,11 @@ func NewEtcd(c *config.DCS, log *slog.Logger, out func(ctx context.Context, what
 	e := &Etcd{cfg: *c, key: c.LeaderKey(), pace: defaultEtcdPace, log: log, out: out}
 	files := tlsFiles{"", c.CA, c.Cert, c.Key, c.SNI, c.Insecure}
 	for _, ep := range c.Endpoints {
-		m := &etcdMember{url: ep.String(), addr: ep.Address.String()}
+		name, _, _ := strings.Cut(ep.Address.Host, "%") // a zone means nothing to the other side
+		m := &etcdMember{url: ep.String(), addr: ep.Address.String(), host: config.HostPort{Host: name, Port: ep.Address.Port}.String()}
 		if ep.TLS {
 			var err error
-			if m.tls, err = files.client(ep.Address.Host); err != nil {
+			if m.tls, err = files.client(name); err != nil {
 				return nil, err
 			}
 			m.tls.ClientSessionCache = tls.NewLRUClientSessionCache(1)
@@ -149,7 +151,9 @@ func (e *Etcd) Run(ctx context.Context) error {
 			failures = 0
 		}
 		failures++
-		e.failed(e.members[next], err, failures >= len(e.members))
+		// Trouble is what one round does not mend: a member that ends a watch,
+		// or is started again, is there at the next try.
+		e.failed(e.members[next], err, failures > len(e.members))
 		if failures%len(e.members) == 0 {
 			sleep(ctx, e.pause(failures/len(e.members)))
 		}
@@ -213,8 +217,10 @@ func (e *Etcd) settled() {
 			e.cfg.Name, time.Since(e.said.since).Round(time.Second), e.key, url, holds))
 	case e.said.endpoint == "":
 		e.log.Info(fmt.Sprintf("dcs %s: %s is watched at %s, %s", e.cfg.Name, e.key, url, holds))
-	default:
+	case e.said.endpoint != url:
 		e.log.Info(fmt.Sprintf("dcs %s: %s is watched at %s now; %s", e.cfg.Name, e.key, url, e.said.cause))
+	default:
+		e.log.Debug(fmt.Sprintf("dcs %s: %s is watched at %s again; %s", e.cfg.Name, e.key, url, e.said.cause))
 	}
 	e.said = logged{endpoint: url, missing: e.said.missing}
 	if !e.view.known.there && !e.view.seen && !e.said.missing {

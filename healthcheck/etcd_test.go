@@ -139,3 +139,15 @@ func TestEtcdSameFiles(t *testing.T) {
 		t.Error("files are told apart by something else than what they hold")
 	}
 }
+
+// A link-local address is dialled with its zone and named without.
+func TestEtcdZone(t *testing.T) {
+	c := config.DCS{Endpoints: []config.Endpoint{{TLS: true, Address: config.HostPort{Host: "fe80::1%br-lan", Port: 2379}}}}
+	e, err := NewEtcd(&c, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := e.members[0]; m.addr != "[fe80::1%br-lan]:2379" || m.host != "[fe80::1]:2379" || m.tls.ServerName != "fe80::1" || m.url != "https://[fe80::1%br-lan]:2379" {
+		t.Errorf("%+v, named %s", m, m.tls.ServerName)
+	}
+}

@@ -14,7 +14,7 @@ func BenchmarkEtcdHint(b *testing.B) {
 	etcd := startEtcd(b, nil)
 	w := watchEtcd(b, defaultEtcdPace, nil, etcd.url)
 	w.connected()
-	g := &gateway{member: &etcdMember{addr: strings.TrimPrefix(etcd.url, "http://")}, limit: 5 * time.Second}
+	g := &gateway{member: &etcdMember{addr: strings.TrimPrefix(etcd.url, "http://"), host: "etcd"}, limit: 5 * time.Second}
 	heard := make(chan time.Time)
 	go func() {
 		for range w.hints {

@@ -25,7 +25,8 @@ const (
 // etcdMember is one member of an etcd cluster, as a client sees it.
 type etcdMember struct {
 	url  string      // for people
-	addr string      // HOST:PORT
+	addr string      // HOST:PORT to connect to
+	host string      // the same, as its own requests name it
 	tls  *tls.Config // nil = plain
 }
 
@@ -221,7 +222,7 @@ func (g *gateway) send(conn net.Conn, path string, question any) error {
 	h := &req.Header
 	h.SetMethod(fasthttp.MethodPost)
 	h.SetRequestURI(path)
-	h.SetHost(g.member.addr)
+	h.SetHost(g.member.host)
 	h.SetUserAgent("pointsman")
 	h.SetContentType("application/json")
 	h.SetContentLength(len(body))

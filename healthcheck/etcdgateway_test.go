@@ -51,6 +51,8 @@ func testEtcdWatch(t *testing.T) {
 			"watching: etcd ended the watch: revisions before 4 were compacted"},
 		{"cancelled", chunk(`{"result":{"canceled":true,"cancel_reason":"etcdserver: no leader"}}` + "\n"), nil, "watching: etcd ended the watch: etcdserver: no leader"},
 		{"an error of 3.4", chunk(`{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}` + "\n"), nil, "etcd ended the watch: etcdserver: no leader"},
+		{"an error without a line break", chunk(`{"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: no leader"}}`) + "0\r\n\r\n", nil,
+			"etcd ended the watch: etcdserver: no leader"},
 		{"an error as text", chunk(`{"error":"transport is closing"}` + "\n"), nil, "etcd ended the watch: transport is closing"},
 		{"the end", "0\r\n\r\n", nil, "watching: Layer7 invalid response: closed before the end of the answer"},
 		{"cut short", "ff\r\n{", nil, "watching: Layer7 invalid response: closed before the end of the answer"},
@@ -85,10 +87,13 @@ func testEtcdWatch(t *testing.T) {
 				}
 				return
 			}
-			w.logged("no hints from etcd: " + g.url + ": ")
-			w.logged("hints from etcd again")
-			if s := w.Status(); !strings.Contains(s.Error, tt.err) {
+			s := w.until("watched again", func(s EtcdStatus) bool { return s.Endpoint != "" && len(g.questions(pathWatch)) == 2 })
+			if !strings.HasPrefix(s.Error, g.url+": ") || !strings.Contains(s.Error, tt.err) {
 				t.Errorf("the error is %q, want %q", s.Error, tt.err)
+			}
+			w.end()
+			if log := w.log(); strings.Contains(log, "WARN") {
+				t.Errorf("what the next try mends is told as trouble:\n%s", log)
 			}
 			if q := g.questions(pathWatch); len(q) != 2 || q[1].body != `{"create_request":{"key":"L3BhdHJvbmkvdGVzdC9sZWFkZXI=","start_revision":"6"}}` || q[1].hasLeader != "true" {
 				t.Errorf("watches were asked for with %+v", q)
@@ -190,8 +195,7 @@ func TestEtcdSilentWatch(t *testing.T) {
 	w.logged("is watched at")
 	changed.Store(true)
 	w.hint("leader key is now b")
-	w.logged("no hints from etcd: " + g.url + ": " + errMissed.Error())
-	w.logged("hints from etcd again")
+	w.until("watched anew", func(s EtcdStatus) bool { return s.Endpoint != "" && s.Error == g.url+": "+errMissed.Error() })
 	if q := g.questions(pathWatch); len(q) != 2 || !strings.Contains(q[1].body, `"start_revision":"9"`) {
 		t.Errorf("watches were asked for with %+v", q)
 	}
@@ -220,11 +224,11 @@ func TestEtcdLateWatch(t *testing.T) {
 		}
 	})
 	pace := quickly
-	pace.grace, pace.question = 200*ms, 250*ms
+	pace.grace, pace.question, pace.reread = 100*ms, 200*ms, 20*ms
 	w := watchEtcd(t, pace, nil, g.url)
 	w.hint("leader key is now b")
 	// It outlives the limit of its opening, too.
-	w.until("read often", func(EtcdStatus) bool { return len(g.questions(pathRange)) > 8 })
+	w.until("read often", func(EtcdStatus) bool { return len(g.questions(pathRange)) > 14 })
 	w.quiet(0)
 	if s := w.Status(); s.Error != "" || len(g.questions(pathWatch)) != 1 {
 		t.Errorf("status %+v, %d watches", s, len(g.questions(pathWatch)))
@@ -276,7 +280,7 @@ func TestEtcdKeyIsGone(t *testing.T) {
 	})
 	w := watchEtcd(t, quickly, nil, g.url)
 	w.hint("leader key is gone, was a")
-	w.logged("hints from etcd again, after 0s: " + testKey + " is watched at " + g.url + ", no such key")
+	w.logged(testKey + " is watched at " + g.url + ", no such key")
 	if s := w.Status(); s.There || !s.Known || strings.Contains(w.log(), "etcd has no key") {
 		t.Errorf("status %+v, log\n%s", s, w.log())
 	}
@@ -401,7 +405,7 @@ func TestEtcdEnds(t *testing.T) {
 func TestEtcdWatchIsKeptAlive(t *testing.T) {
 	leaktest.Check(t)
 	p := playGateway(t, steady)
-	g := &gateway{member: &etcdMember{addr: strings.TrimPrefix(p.url, "http://")}, key: []byte(testKey), limit: 5 * time.Second}
+	g := &gateway{member: &etcdMember{addr: strings.TrimPrefix(p.url, "http://"), host: "etcd"}, key: []byte(testKey), limit: 5 * time.Second}
 	w, err := g.watch(t.Context(), 6)
 	if err != nil {
 		t.Fatal(err)

@@ -224,7 +224,7 @@ func testRealEtcdSecured(t *testing.T) {
 	} {
 		w := watchEtcd(t, quickly, tt.edit, etcd.url)
 		w.logged("no hints from etcd")
-		s := w.until("many retries", func(s EtcdStatus) bool { return s.Failed.Sub(s.Since) > 150*ms })
+		s := w.until("many retries", func(s EtcdStatus) bool { return s.Failed.Sub(s.Since) > 60*ms })
 		if s.Endpoint != "" || !strings.Contains(s.Error, tt.want) {
 			t.Errorf("%s: status %+v", tt.name, s)
 		}

@@ -103,10 +103,14 @@ func (w *etcdWatch) open(g *gateway, conn net.Conn, from int64) error {
 	return err
 }
 
-// wholeLine is a bufio.SplitFunc that drops what is behind the last line break.
-func wholeLine(data []byte, _ bool) (advance int, token []byte, err error) {
+// wholeLine is a bufio.SplitFunc. Behind the last line break it takes only what
+// is a whole message: the gateway ends an error, its last, with none.
+func wholeLine(data []byte, atEnd bool) (advance int, token []byte, err error) {
 	if i := bytes.IndexByte(data, '\n'); i >= 0 {
 		return i + 1, data[:i], nil
+	}
+	if atEnd && json.Valid(data) {
+		return len(data), data, nil
 	}
 	return 0, nil, nil
 }
