@@ -16,13 +16,27 @@ import (
 	"pointsman/leaktest"
 )
 
-// What a watch tells after it was opened, and what becomes of that.
-func TestEtcdWatch(t *testing.T) {
+// The tests wait more than they work. Together they leave nothing behind.
+func TestEtcd(t *testing.T) {
 	leaktest.Check(t)
-	t.Run("all", testEtcdWatch)
+	t.Run("all", func(t *testing.T) {
+		t.Run("real", testRealEtcd)
+		t.Run("real secured", testRealEtcdSecured)
+		t.Run("Watch", testEtcdWatch)
+		t.Run("BadMembers", testEtcdBadMembers)
+		t.Run("SilentWatch", testEtcdSilentWatch)
+		t.Run("LateWatch", testEtcdLateWatch)
+		t.Run("NextMember", testEtcdNextMember)
+		t.Run("KeyIsGone", testEtcdKeyIsGone)
+		t.Run("Token", testEtcdToken)
+		t.Run("PasswordIsNotTold", testEtcdPasswordIsNotTold)
+		t.Run("Ends", testEtcdEnds)
+	})
 }
 
+// What a watch tells after it was opened, and what becomes of that.
 func testEtcdWatch(t *testing.T) {
+	t.Parallel()
 	byBytes := func(text string) (out string) {
 		for i := range text {
 			out += chunk(text[i : i+1])
@@ -103,12 +117,8 @@ func testEtcdWatch(t *testing.T) {
 }
 
 // Members that are of no use: one line in the log, however often they are tried.
-func TestEtcdBadMembers(t *testing.T) {
-	leaktest.Check(t)
-	t.Run("all", testEtcdBadMembers)
-}
-
 func testEtcdBadMembers(t *testing.T) {
+	t.Parallel()
 	// What is not read waits in the sockets' buffers, a few MB.
 	drown := func(c net.Conn) {
 		block := []byte(strings.Repeat("x", 32<<10))
@@ -181,8 +191,8 @@ func testEtcdBadMembers(t *testing.T) {
 }
 
 // A watch that died in silence: a read finds the change, and the watch is opened anew.
-func TestEtcdSilentWatch(t *testing.T) {
-	leaktest.Check(t)
+func testEtcdSilentWatch(t *testing.T) {
+	t.Parallel()
 	var changed atomic.Bool
 	g := playGateway(t, func(c net.Conn, q question, n int) {
 		if q.path == pathRange && changed.Load() {
@@ -203,8 +213,8 @@ func TestEtcdSilentWatch(t *testing.T) {
 }
 
 // A watch that is only a little later than a read goes on.
-func TestEtcdLateWatch(t *testing.T) {
-	leaktest.Check(t)
+func testEtcdLateWatch(t *testing.T) {
+	t.Parallel()
 	read := make(chan bool)
 	g := playGateway(t, func(c net.Conn, q question, n int) {
 		switch {
@@ -236,8 +246,8 @@ func TestEtcdLateWatch(t *testing.T) {
 }
 
 // The next member is taken where one fails, and nothing is said of trouble.
-func TestEtcdNextMember(t *testing.T) {
-	leaktest.Check(t)
+func testEtcdNextMember(t *testing.T) {
+	t.Parallel()
 	dead := "http://" + freePort(t) // refuses
 	cut := make(chan bool)
 	mortal := func(c net.Conn, q question, n int) {
@@ -266,8 +276,8 @@ func TestEtcdNextMember(t *testing.T) {
 }
 
 // A key that was there and is gone is no wrong setting: a leader has died.
-func TestEtcdKeyIsGone(t *testing.T) {
-	leaktest.Check(t)
+func testEtcdKeyIsGone(t *testing.T) {
+	t.Parallel()
 	g := playGateway(t, func(c net.Conn, q question, n int) {
 		switch {
 		case q.path == pathRange && n > 1:
@@ -287,8 +297,8 @@ func TestEtcdKeyIsGone(t *testing.T) {
 }
 
 // A token that is refused is renewed, and the watch stays.
-func TestEtcdToken(t *testing.T) {
-	leaktest.Check(t)
+func testEtcdToken(t *testing.T) {
+	t.Parallel()
 	var valid atomic.Int32
 	g := playGateway(t, func(c net.Conn, q question, n int) {
 		switch {
@@ -326,8 +336,8 @@ func password(t testing.TB, text string) func(*config.DCS) {
 }
 
 // Whoever stands between may send back what it got; the log does not have it.
-func TestEtcdPasswordIsNotTold(t *testing.T) {
-	leaktest.Check(t)
+func testEtcdPasswordIsNotTold(t *testing.T) {
+	t.Parallel()
 	for _, answer := range []func(c net.Conn, q question){
 		func(c net.Conn, q question) {
 			reply(c, 400, `{"error":"invalid: `+strings.ReplaceAll(q.body, `"`, `'`)+`"}`)
@@ -347,8 +357,8 @@ func TestEtcdPasswordIsNotTold(t *testing.T) {
 }
 
 // However far it is, it ends at once and leaves nothing behind.
-func TestEtcdEnds(t *testing.T) {
-	leaktest.Check(t)
+func testEtcdEnds(t *testing.T) {
+	t.Parallel()
 	reached := make(chan bool, 10)
 	wait := func(c net.Conn) { reached <- true; stay(c) }
 	tests := []struct {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"pointsman/config"
-	"pointsman/leaktest"
 )
 
 // realEtcd is a single member on loopback.
@@ -126,12 +125,6 @@ func (e *realEtcd) ctl(args ...string) string {
 		e.t.Fatalf("etcdctl %v: %v: %s", args, err, out)
 	}
 	return out
-}
-
-func TestRealEtcd(t *testing.T) {
-	leaktest.Check(t)
-	t.Run("plain", testRealEtcd)
-	t.Run("secured", testRealEtcdSecured)
 }
 
 func testRealEtcd(t *testing.T) {
