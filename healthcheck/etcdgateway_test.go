@@ -174,7 +174,9 @@ func testEtcdBadMembers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			pace := quickly
-			pace.question = 100 * ms
+			if strings.HasSuffix(tt.want, "timeout") {
+				pace.question = 300 * ms
+			}
 			g := playGateway(t, tt.play)
 			w := watchEtcd(t, pace, nil, g.url)
 			w.logged("no hints from etcd: " + g.url + ": " + tt.want)
@@ -226,7 +228,7 @@ func testEtcdLateWatch(t *testing.T) {
 		case q.path == pathWatch && n == 1:
 			io.WriteString(c, streamHeader+chunk(created))
 			<-read
-			time.Sleep(20 * ms) // within the grace
+			time.Sleep(20 * ms) // most likely later than the read, and well within the grace
 			io.WriteString(c, chunk(put("b", 7, 7)))
 			stay(c)
 		default:
@@ -234,7 +236,7 @@ func testEtcdLateWatch(t *testing.T) {
 		}
 	})
 	pace := quickly
-	pace.grace, pace.question, pace.reread = 100*ms, 200*ms, 20*ms
+	pace.grace, pace.question, pace.reread = 600*ms, 500*ms, 20*ms
 	w := watchEtcd(t, pace, nil, g.url)
 	w.hint("leader key is now b")
 	// It outlives the limit of its opening, too.

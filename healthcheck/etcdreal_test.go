@@ -199,7 +199,7 @@ func testRealEtcdSecured(t *testing.T) {
 	// A member that was started again knows no token any more.
 	etcd.stop()
 	etcd.start()
-	w.logged("hints from etcd again")
+	w.until("watched again", func(s EtcdStatus) bool { return s.Endpoint != "" && s.Error != "" })
 	ctl("del", testKey)
 	w.hint("leader key is gone, was postgres-2")
 
