@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,29 +25,7 @@ import (
 //	+0s reload
 //
 // What the log says stands below a line, and at the end all that is recorded.
-func TestRecordStories(t *testing.T) {
-	files, err := filepath.Glob("testdata/record/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no stories: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := record(t, string(text))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if got != string(text) {
-				t.Errorf("the story now reads:\n%s", got)
-			}
-		})
-	}
-}
+func TestRecordStories(t *testing.T) { retell(t, "testdata/record/*.txt", record) }
 
 // tale is a story of the record under way: a follower, its recorder, and what
 // the owner would do between them.
