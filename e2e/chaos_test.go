@@ -378,30 +378,33 @@ func (c *chaos) toDeposed(tr *trial) (bytes int) {
 	return bytes
 }
 
+// table is Markdown, for docs/failover.md.
 func (c *chaos) table() string {
 	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\tfault\t\tuntil writable, s\t\t\t\tconnects failed\tstatements failed\t\t\tread-\trows\tlost by\tlost\t\ttook")
-	fmt.Fprintln(t, "\t\t\tfloor\tkeep\tanew\tpool\tall kinds\tkeep\tanew\tpool\tonly\tacked\tPostgreSQL\totherwise\tzombies\ts")
-	var sum trial
+	t := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
+	fmt.Fprintln(t, "|\t| fault\t| of\t| floor\t| keep\t| anew\t| pool\t| connects\t| statements\t| read-only\t| rows\t| lost by PostgreSQL\t| lost otherwise\t| zombies\t|")
+	fmt.Fprintln(t, "| ---\t| ---\t| ---\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t|")
+	var all trial
 	for i, tr := range c.trials {
-		connects := 0
-		for _, n := range tr.attempts {
-			connects += n
-		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.0f\n", i+1, tr.fault, tr.detail,
-			tr.gap["floor"].Seconds(), tr.gap["keep"].Seconds(), tr.gap["anew"].Seconds(), tr.gap["pool"].Seconds(), connects,
-			tr.statements["keep"], tr.statements["anew"], tr.statements["pool"], tr.readOnly, tr.acked, tr.loss.postgres, tr.loss.other, tr.zombies,
-			tr.end.Sub(tr.began).Seconds())
-		sum.acked += tr.acked
-		sum.loss.postgres += tr.loss.postgres
-		sum.loss.other += tr.loss.other
-		sum.zombies += tr.zombies
+		fmt.Fprintf(t, "| %d\t| %s\t| %s\t| %.1f s\t| %.1f s\t| %.1f s\t| %.1f s\t| %d\t| %d\t| %d\t| %d\t| %d\t| %d\t| %d\t|\n", i+1, tr.fault, tr.detail,
+			tr.gap["floor"].Seconds(), tr.gap["keep"].Seconds(), tr.gap["anew"].Seconds(), tr.gap["pool"].Seconds(), total(tr.attempts), total(tr.statements),
+			tr.readOnly, tr.acked, tr.loss.postgres, tr.loss.other, tr.zombies)
+		all.acked += tr.acked
+		all.loss.postgres += tr.loss.postgres
+		all.loss.other += tr.loss.other
+		all.zombies += tr.zombies
 	}
 	t.Flush()
-	fmt.Fprintf(&b, "%d rows acknowledged, %d lost by PostgreSQL, %d lost otherwise, %d acknowledged by a deposed leader\n",
-		sum.acked, sum.loss.postgres, sum.loss.other, sum.zombies)
+	fmt.Fprintf(&b, "\n%d rows acknowledged, %d lost by PostgreSQL, %d lost otherwise, %d acknowledged by a deposed leader\n",
+		all.acked, all.loss.postgres, all.loss.other, all.zombies)
 	return b.String()
+}
+
+func total(by map[string]int) (n int) {
+	for _, v := range by {
+		n += v
+	}
+	return n
 }
 
 // snapshot is the part of the daemon's own words that is needed here.

@@ -31,10 +31,10 @@ var hinted = []struct {
 	crowd crowd
 	what  string
 }{
-	{"pointsman-polls", crowd{}, "no sessions, no etcd: checks alone"},
-	{"pointsman-etcd", crowd{}, "no sessions; config dcs"},
+	{"pointsman-polls", crowd{}, "nothing: no sessions, no etcd"},
+	{"pointsman-etcd", crowd{}, "etcd: `config dcs`, no sessions"},
 	{"pointsman-idle", crowd{sleepers: 10}, "ten idle sessions"},
-	{"pointsman-busy", crowd{keep: 2, anew: 1}, "three writers, one of them connects anew"},
+	{"pointsman-busy", crowd{keep: 2, anew: 1}, "three writers, one of which connects anew"},
 	{"pointsman-all", crowd{sleepers: 10, keep: 2, anew: 1}, "all of these"},
 }
 
@@ -181,7 +181,7 @@ func (p *proxy) noticed(next *member, began, fault, writable time.Time) (n notic
 			continue
 		}
 		if first && e.Doubt.At.After(began) {
-			n.doubt, n.by, first = e.Doubt.At.Sub(fault), e.Doubt.By+" ("+e.Doubt.Text+")", false
+			n.doubt, n.by, first = e.Doubt.At.Sub(fault), e.Doubt.By, false
 		}
 		if e.Fenced != nil && n.ended == 0 && e.Fenced.At.After(fault) {
 			n.ended = e.Fenced.At.Sub(fault)
@@ -215,11 +215,12 @@ func (w *world) logged(node *member, line string, from time.Time) (time.Time, er
 	return time.Time{}, fmt.Errorf("%s has not logged %q", node.name, line)
 }
 
-// noticings is a table of what each daemon made of one kind of fault.
+// noticings is a table, in Markdown for docs/failover.md, of what each daemon made of one kind of fault.
 func noticings(seen map[string][]noticing) string {
 	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\t\tleader in doubt\tits sessions ended\tnew one confirmed\ttold by")
+	t := tabwriter.NewWriter(&b, 0, 0, 1, ' ', 0)
+	fmt.Fprintln(t, "| hints by\t| leader in doubt\t| its sessions ended\t| new one confirmed\t| told by\t|")
+	fmt.Fprintln(t, "| ---\t| ---\t| ---\t| ---\t| ---\t|")
 	spread := func(list []noticing, of func(noticing) time.Duration) string {
 		var ms []float64
 		for _, n := range list {
@@ -238,9 +239,9 @@ func noticings(seen map[string][]noticing) string {
 		}
 		var told []string
 		for _, who := range sortedKeys(by) {
-			told = append(told, fmt.Sprintf("%d x %s", by[who], who))
+			told = append(told, fmt.Sprintf("%s (%d)", who, by[who]))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", h.name, h.what,
+		fmt.Fprintf(t, "| %s\t| %s\t| %s\t| %s\t| %s\t|\n", h.what,
 			spread(list, func(n noticing) time.Duration { return n.doubt }),
 			spread(list, func(n noticing) time.Duration { return n.ended }),
 			spread(list, func(n noticing) time.Duration { return n.confirmed }), strings.Join(told, ", "))
