@@ -344,7 +344,8 @@ func (rig *tlsRig) gss(ctx context.Context, t *testing.T, protocol string) {
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(10 * time.Second))
 		answer := make([]byte, 1)
-		if _, err := conn.Write(gssRequest); err == nil {
+		_, err = conn.Write(gssRequest)
+		if err == nil {
 			_, err = io.ReadFull(conn, answer)
 		}
 		if err != nil {
