@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,40 @@ import (
 // limitTenInARow is what a client's own retrying may add to the moment at which
 // the proxy leads to the new leader.
 const limitTenInARow = time.Second
+
+// leaderFault is a way to lose the leader.
+type leaderFault struct {
+	name, scenario string
+	// What was acknowledged is there afterwards: the leader has had time to send
+	// it to the next one.
+	lossless bool
+	do       func(*world, context.Context, *measurement) error
+}
+
+var leaderFaults = []leaderFault{
+	{"switchover", "switchover", true, func(w *world, ctx context.Context, m *measurement) error {
+		m.next = w.cluster.follower(m.old)
+		return errors.Join(w.cluster.switchover(m.old, m.next), pause(ctx, 12*time.Second)) // HAProxy takes up to 10
+	}},
+	{"crash", "leader killed", false, func(w *world, ctx context.Context, m *measurement) error {
+		return errors.Join(w.cluster.killNode(m.old), w.another(ctx, m), w.cluster.startPatroni(m.old))
+	}},
+	{"vanish", "leader's host silent", false, func(w *world, ctx context.Context, m *measurement) error {
+		return errors.Join(w.net.unplug(m.old.host), w.another(ctx, m), w.net.plug(m.old.host))
+	}},
+}
+
+// another waits for a new leader.
+func (w *world) another(ctx context.Context, m *measurement) error {
+	return waitFor(ctx, time.Minute, "another leader", func() (err error) {
+		now, err := w.cluster.leader()
+		if err == nil && now == m.old {
+			err = fmt.Errorf("still %s", now.name)
+		}
+		m.next = now
+		return err
+	})
+}
 
 // begun makes a world for one test that lasts no longer than limit.
 func begun(t *testing.T, limit time.Duration) (*world, context.Context) {
