@@ -103,7 +103,7 @@ func (w *world) poolScenario(ctx context.Context, t *testing.T, f leaderFault, p
 	if err != nil {
 		t.Fatal(err)
 	}
-	kinds, err := w.startKinds(ctx, t, f.scenario, ports)
+	kinds, err := w.startKinds(ctx, t, f.name, ports)
 	if err == nil {
 		err = waitFor(ctx, 30*time.Second, "writes of all", func() error { return poolsWrite(kinds, time.Second) })
 	}
@@ -142,7 +142,7 @@ func (w *world) poolScenario(ctx context.Context, t *testing.T, f leaderFault, p
 	}
 }
 
-func (w *world) startKinds(ctx context.Context, t *testing.T, scenario string, ports map[*way]int) (kinds []*kind, err error) {
+func (w *world) startKinds(ctx context.Context, t *testing.T, fault string, ports map[*way]int) (kinds []*kind, err error) {
 	start := func(name string, connections int, run func(*way) []string) {
 		k := &kind{name: name, pool: true, connections: connections}
 		kinds = append(kinds, k)
@@ -152,7 +152,7 @@ func (w *world) startKinds(ctx context.Context, t *testing.T, scenario string, p
 				continue
 			}
 			args = append([]string{filepath.Join(w.spawn.dir, "pool"), "-size", fmt.Sprint(poolSize),
-				"-run", way.name + "/" + scenario + "/" + name}, args...)
+				"-run", way.name + "/" + fault + "/" + name}, args...)
 			var c *clients
 			if c, err = w.startOn(way, name, args); err == nil {
 				k.all = append(k.all, c)
@@ -185,7 +185,7 @@ func (w *world) startKinds(ctx context.Context, t *testing.T, scenario string, p
 	if err != nil {
 		return kinds, err
 	}
-	bench, err := w.startBench(ctx, t, scenario)
+	bench, err := w.startBench(ctx, t, fault)
 	return append(kinds, bench), err
 }
 
@@ -200,13 +200,13 @@ func (c *cluster) addresses() string {
 
 // startBench lets pgbench connect anew for each row. It ends when all of its
 // clients have met an error, and is then started again.
-func (w *world) startBench(ctx context.Context, t *testing.T, scenario string) (*kind, error) {
+func (w *world) startBench(ctx context.Context, t *testing.T, fault string) (*kind, error) {
 	k := &kind{name: "pgbench -C", connections: benchers}
 	for _, way := range w.ways {
 		if way.proxy == nil {
 			continue
 		}
-		c := &clients{way: way, run: way.name + "/" + scenario + "/" + benchWriter}
+		c := &clients{way: way, run: way.name + "/" + fault + "/" + benchWriter}
 		script := filepath.Join(w.spawn.dir, "pgbench-"+way.name+".sql")
 		err := os.WriteFile(script, fmt.Appendf(nil, "INSERT INTO writes (writer, seq) VALUES ('%s', nextval('bench'));\n", c.run), 0o644)
 		if err != nil {
