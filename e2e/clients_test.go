@@ -17,10 +17,6 @@ import (
 // The clients that people have: pools, PgBouncer, pgbench, kine. They come
 // beside client.py, and each kind works through every proxy at once.
 
-// limitTenInARow is what a client's own retrying may add to the moment at which
-// the proxy leads to the new leader.
-const limitTenInARow = time.Second
-
 // leaderFault is a way to lose the leader.
 type leaderFault struct {
 	name, scenario string

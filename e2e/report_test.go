@@ -18,7 +18,10 @@ const (
 	limitWorst    = 600 * time.Millisecond
 	limitBusyGone = 3 * time.Second // leader's host silent while sessions are busy: idle ones ended
 	limitIdleGone = 7 * time.Second // the same with idle sessions alone, inter 3s, fall 3
-	limitNone     = 0
+	// What a client's own retrying may add to the moment at which the proxy takes
+	// the new leader.
+	limitTenInARow = time.Second
+	limitNone      = 0
 )
 
 // row is one line of the report. A value is missing where it says nothing.
