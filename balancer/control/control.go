@@ -37,6 +37,7 @@ const (
 const (
 	ShowJSON       = "show pointsman json"        // the whole Snapshot as one line of JSON
 	ShowEventsJSON = "show pointsman events json" // the same for the History
+	Reload         = "reload"                     // the daemon reads its file again; an Outcome as JSON
 )
 
 // Source is where answers come from. Each function returns nil when the daemon
@@ -44,6 +45,14 @@ const (
 type Source struct {
 	Snapshot func() *balancer.Snapshot
 	History  func() *balancer.History
+	Reload   func() *Outcome
+}
+
+// Outcome is what came of a reload.
+type Outcome struct {
+	File  string   `json:"file"`
+	Error string   `json:"error"` // why nothing was changed; "" = the file is in force
+	Notes []string `json:"notes"` // what does not take effect yet
 }
 
 // Server answers on a control socket.
@@ -145,11 +154,14 @@ func (s *Server) answer(w io.Writer, command string) {
 		value = s.source.Snapshot()
 	case ShowEventsJSON:
 		value = s.source.History()
+	case Reload:
+		value = s.source.Reload()
 	default:
 		quoted := strconv.Quote(command[:min(len(command), 80)])
 		fmt.Fprintf(w, "Unknown command: '%s', but maybe one of the following ones is a better match:\n", quoted[1:len(quoted)-1])
 		fmt.Fprintf(w, "  %-28s : everything that `pointsman status` shows, as JSON\n", ShowJSON)
-		fmt.Fprintf(w, "  %-28s : everything that `pointsman events` shows, as JSON\n\n", ShowEventsJSON)
+		fmt.Fprintf(w, "  %-28s : everything that `pointsman events` shows, as JSON\n", ShowEventsJSON)
+		fmt.Fprintf(w, "  %-28s : read the configuration again, or change nothing and say why\n\n", Reload)
 		return
 	}
 	if err := json.NewEncoder(w).Encode(value); err != nil {
@@ -165,6 +177,9 @@ func Ask(path string) (*balancer.Snapshot, error) { return ask[balancer.Snapshot
 func AskEvents(path string) (*balancer.History, error) {
 	return ask[balancer.History](path, ShowEventsJSON)
 }
+
+// AskReload has the daemon that listens at path read its file again.
+func AskReload(path string) (*Outcome, error) { return ask[Outcome](path, Reload) }
 
 func ask[T any](path, command string) (*T, error) {
 	conn, err := net.DialTimeout("unix", path, time.Second)

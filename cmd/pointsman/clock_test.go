@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"pointsman/cmd/pointsman/simulation"
 )
 
 // lack ends a test that needs what this machine has not; in CI that is a failure.
@@ -177,14 +175,9 @@ func (w *whoConn) who(want string) {
 // launch starts.
 func prepare(t *testing.T, servers string) *process {
 	t.Helper()
-	addr, release, err := simulation.Reserve()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(release)
 	dir := t.TempDir()
 	p := &process{t: t, out: &lines{}, ended: make(chan int, 1), file: filepath.Join(dir, "pointsman"),
-		socket: filepath.Join(dir, "control.sock"), listener: addr.String()}
+		socket: filepath.Join(dir, "control.sock"), listener: freePort(t)}
 	p.write(p.uci(servers, ""))
 	return p
 }

@@ -51,6 +51,7 @@ func pointsman(ctx context.Context, e env, args []string) int {
 			checkCommand(e),
 			statusCommand(e),
 			eventsCommand(e),
+			reloadCommand(e),
 			demoCommand(e),
 		},
 		// The caller exits; cli must not.

@@ -118,6 +118,7 @@ type running struct {
 	balancer *balancer.Balancer
 	global   config.Global // as at the start
 
+	reloads   sync.Mutex // one at a time
 	mu        sync.Mutex // guards what a reload changes
 	reloaded  time.Time
 	reloadErr error
@@ -130,7 +131,7 @@ func (d *running) start(cfg config.Config, task func(func(context.Context) error
 	}
 	d.reloaded = time.Now()
 	if cfg.Global.Control != "" {
-		server, err := control.Listen(cfg.Global.Control, control.Source{Snapshot: d.snapshot, History: d.balancer.History}, d.options.log)
+		server, err := control.Listen(cfg.Global.Control, control.Source{Snapshot: d.snapshot, History: d.balancer.History, Reload: d.reload}, d.options.log)
 		if err != nil {
 			return err
 		}
@@ -158,7 +159,10 @@ func (d *running) serve(ctx context.Context, hangups <-chan os.Signal) {
 }
 
 // reload takes up the file as it is now, or changes nothing and says why.
-func (d *running) reload() {
+func (d *running) reload() *control.Outcome {
+	d.reloads.Lock()
+	defer d.reloads.Unlock()
+	outcome := &control.Outcome{File: d.options.configFile}
 	cfg, err := uci.Load(d.options.configFile)
 	if err == nil {
 		err = d.balancer.Apply(cfg)
@@ -168,14 +172,17 @@ func (d *running) reload() {
 	d.reloadErr = err
 	if err != nil {
 		d.options.log.Error(fmt.Sprintf("reload refused, the running configuration goes on:\n%v", err))
-		return
+		outcome.Error = err.Error()
+		return outcome
 	}
 	d.reloaded = time.Now()
 	d.setLevel(cfg.Global.LogLevel)
 	d.options.log.Info("reloaded " + d.options.configFile)
 	if cfg.Global.Control != d.global.Control || cfg.Global.Loops != d.global.Loops {
-		d.options.log.Warn("options 'control' and 'loops' are read at the start only: restart for their new values")
+		outcome.Notes = append(outcome.Notes, "options 'control' and 'loops' are read at the start only: restart for their new values")
+		d.options.log.Warn(outcome.Notes[0])
 	}
+	return outcome
 }
 
 func (d *running) snapshot() *balancer.Snapshot {
