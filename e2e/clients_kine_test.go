@@ -105,6 +105,9 @@ func (w *world) kineScenario(ctx context.Context, t *testing.T, f leaderFault, a
 	w.capture.reset()
 	m := &measurement{scenario: f.scenario, old: old, fault: time.Now()}
 	err = f.do(w, ctx, m)
+	if m.next == nil {
+		t.Fatal(err)
+	}
 	if err == nil {
 		err = w.cluster.waitHealthy(ctx)
 	}

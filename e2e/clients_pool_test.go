@@ -113,6 +113,9 @@ func (w *world) poolScenario(ctx context.Context, t *testing.T, f leaderFault, p
 	w.capture.reset()
 	m := &measurement{scenario: f.scenario, old: old, fault: time.Now()}
 	err = f.do(w, ctx, m)
+	if m.next == nil {
+		t.Fatal(err)
+	}
 	if err == nil {
 		err = w.cluster.waitHealthy(ctx)
 	}
