@@ -61,7 +61,8 @@ var arrows = map[string][]string{
 
 // fileArrows are those that single files may take besides.
 var fileArrows = map[string][]string{
-	"openwrt/uci/load.go": {"config"}, // from sections to the configuration
+	"openwrt/uci/load.go":   {"config"}, // from sections to the configuration
+	"openwrt/uci/encode.go": {"config"}, // and back
 }
 
 // testArrows are those that only test files may take besides.

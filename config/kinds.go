@@ -29,13 +29,15 @@ type kind[T any] struct {
 }
 
 func key[S, T any](name, def string, k kind[T], doc string, field func(*S) *T) Key {
-	return Key{Name: name, Default: def, Allowed: k.allowed, Doc: doc, set: func(dst any, text string) error {
+	set := func(dst any, text string) error {
 		v, err := k.parse(text)
 		if err == nil {
 			*field(dst.(*S)) = v
 		}
 		return err
-	}}
+	}
+	get := func(src any) []any { return []any{*field(src.(*S))} }
+	return Key{Name: name, Default: def, Allowed: k.allowed, Doc: doc, set: set, get: get}
 }
 
 func required[S, T any](name string, k kind[T], doc string, field func(*S) *T) Key {
@@ -45,14 +47,22 @@ func required[S, T any](name string, k kind[T], doc string, field func(*S) *T) K
 }
 
 func list[S, T any](name string, k kind[T], doc string, field func(*S) *[]T) Key {
-	return Key{Name: name, List: true, Allowed: k.allowed, Doc: doc, set: func(dst any, text string) error {
+	set := func(dst any, text string) error {
 		v, err := k.parse(text)
 		if err == nil {
 			values := field(dst.(*S))
 			*values = append(*values, v)
 		}
 		return err
-	}}
+	}
+	get := func(src any) []any {
+		var values []any
+		for _, v := range *field(src.(*S)) {
+			values = append(values, v)
+		}
+		return values
+	}
+	return Key{Name: name, List: true, Allowed: k.allowed, Doc: doc, set: set, get: get}
 }
 
 // errNotAllowed is for values whose kind says all there is to say.

@@ -11,6 +11,8 @@ type Key struct {
 
 	// set parses text into the field of the section that dst points to.
 	set func(dst any, text string) error
+	// get returns what the field of the section that src points to holds.
+	get func(src any) []any
 }
 
 // SectionRef describes one type of section and all of its keys.
@@ -73,6 +75,21 @@ func SectionTypes() []string {
 // phrase to stand behind the value ("lacks `:PORT`", "is not allowed");
 // Allowed says what would be right.
 func (k *Key) Set(dst any, text string) error { return k.set(dst, text) }
+
+// Values is the inverse of Set: what src, a pointer as for Set, holds of this
+// key, as a user would write it. Nothing is returned for what is unset.
+func (k *Key) Values(src any) []string {
+	var texts []string
+	for _, v := range k.get(src) {
+		if text := textOf(v); text != "" {
+			texts = append(texts, text)
+		}
+	}
+	if texts == nil && k.Name == "control" {
+		return []string{"none"} // see socketPath
+	}
+	return texts
+}
 
 // NewGlobal, NewFrontend, NewBackend and NewServer return sections that hold
 // every default. The name is the section's, and so the default of `name`.

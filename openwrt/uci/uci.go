@@ -2,6 +2,7 @@
 // only: Parse turns text into sections as libuci does, and File.Text turns
 // them back. The other half, Decode and Load, turns sections into a
 // config.Config, strictly: what config's reference does not know is an error.
+// Encode turns a config.Config into sections.
 package uci
 
 import (
