@@ -72,6 +72,7 @@ var testArrows = map[string][]string{
 	"balancer/relay":           {"leaktest", "netlab"},
 	"cmd/pointsman":            {"bench/page", "leaktest"}, // bench/page: figures for docs/leader.md
 	"cmd/pointsman/demo":       {"leaktest"},
+	"config/haproxy":           {"openwrt", "openwrt/uci"}, // what comes out is read as the daemon does
 	"cmd/pointsman/simulation": {"leaktest"},
 	"healthcheck":              {"leaktest"},
 	"netlab":                   {"leaktest"},

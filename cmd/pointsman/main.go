@@ -52,6 +52,7 @@ func pointsman(ctx context.Context, e env, args []string) int {
 			statusCommand(e),
 			eventsCommand(e),
 			reloadCommand(e),
+			importCommand(e),
 			demoCommand(e),
 		},
 		// The caller exits; cli must not.

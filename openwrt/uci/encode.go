@@ -54,11 +54,10 @@ func (e *encoder) section(sectionType, name, prefix string, src any) string {
 	for i := range ref.Keys {
 		key := &ref.Keys[i]
 		values := key.Values(src)
-		isDefault := len(values) == 1 && values[0] == key.Default
 		switch {
 		case len(values) == 0, key.Name == "name" && s.Name == name:
 			continue
-		case isDefault && !slices.Contains(said[sectionType], key.Name):
+		case len(values) == 1 && values[0] == key.Default && !mustSay(src, sectionType, key.Name):
 			continue
 		}
 		o := Option{Name: key.Name, List: key.List}
@@ -69,6 +68,14 @@ func (e *encoder) section(sectionType, name, prefix string, src any) string {
 	}
 	e.file.Sections = append(e.file.Sections, s)
 	return s.Name
+}
+
+// mustSay reports whether an option is written though it holds its default.
+func mustSay(src any, sectionType, option string) bool {
+	if b, is := src.(*config.Backend); is && b.Check != config.CheckHTTP && strings.HasPrefix(option, "check_") {
+		return false // it has no effect
+	}
+	return slices.Contains(said[sectionType], option)
 }
 
 // name returns a section name that is not taken yet. Sections of all types
