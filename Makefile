@@ -42,6 +42,7 @@ test-unit: # with the race detector, and then at full speed what depends on it
 	RELAY_FUZZ=30s go test $(RACE) -count=1 -timeout 5m -run StreamFuzz ./balancer/relay
 	RELAY_FUZZ=30s go test -count=1 -timeout 5m ./balancer/relay
 	for f in Identify Reply ErrorResponse; do go test -run '^$$' -fuzz Fuzz$$f -fuzztime 10s ./balancer/pgwire || exit 1; done
+	go test -run '^$$' -fuzz FuzzImport -fuzztime 10s ./config/haproxy
 	SOAK_SESSIONS=20000 go test -count=1 -timeout 5m -run Soak ./cmd/pointsman
 
 .PHONY: soak
