@@ -18,7 +18,7 @@ type check struct {
 
 	expect config.StatusSet // nil = not given
 	body   setting          // a text to expect
-	own    bool             // http-check rules of the section itself were met
+	own    int              // line of the section's own first http-check, or 0
 }
 
 // option treats `option httpchk`, `option pgsql-check` and `option tcp-check`.
@@ -75,8 +75,8 @@ func (c *check) header(p *proxy, number int, header string) {
 // http treats `http-check …`. The rules of `defaults` hold only where a
 // section has none of its own.
 func (c *check) http(p *proxy, l line, inherited bool) {
-	if !inherited && !c.own {
-		c.own, c.expect, c.body = true, nil, setting{}
+	if !inherited && c.own == 0 {
+		c.own, c.expect, c.body = l.number, nil, setting{}
 	}
 	switch l.word(1) {
 	case "send":

@@ -124,7 +124,8 @@ func TestErrors(t *testing.T) {
 		{"unix socket", job + " bind /run/x.sock\n", "f:5: '/run/x.sock' is not a TCP address"},
 		{"bind without a port", job + " bind 10.0.0.1\n", "f:5: 'bind': '10.0.0.1:' has a port that is not allowed; want "},
 		{"one address twice", job + " bind :5432\n", "f:5: '0.0.0.0:5432': frontend 'l' already listens on 0.0.0.0:5432"},
-		{"environment", job + " bind \"${ADDR}:5433\"\n", "f:5: the environment variable 'ADDR': it has its value only where HAProxy runs"},
+		{"environment", job + " bind \"${ADDR}:5433\"\n", "f:5: the environment variable 'ADDR' has its value only where HAProxy runs"},
+		{"environment without quotes", job + " bind :${PORT}\n", "f:5: ':${PORT}' cannot be read: the environment variable 'PORT' has its value"},
 		{"quote", job + " bind \":5433\n", "f:5: a quote is not closed: its \" is missing"},
 		{"condition", ".if defined(X)\n" + job, "f:1: '.if': conditions are HAProxy's own"},
 		{"no section", "bind :1\n" + job, "f:1: 'bind' stands before the first section"},
@@ -233,6 +234,7 @@ func TestMeaning(t *testing.T) {
 
 // FuzzImport: whatever the file says, what comes out is read back as the same.
 func FuzzImport(f *testing.F) {
+	f.Add([]byte(job))
 	files, _ := filepath.Glob("testdata/*.cfg")
 	for _, file := range files {
 		text, err := os.ReadFile(file)

@@ -42,17 +42,13 @@ func split(text string) (words []string, err error) {
 			quoted, inWord = c, true
 		case c == '\\' && quoted != '\'':
 			var used int
-			if word, used, err = escaped(word, text[i:]); err != nil {
+			if word, used, err = escaped(word, text[i:], quoted != 0); err != nil {
 				return nil, err
 			}
 			i += used - 1
 			inWord = true
 		case quoted == '"' && c == '$':
-			name := strings.TrimLeft(text[i+1:], "{")
-			if end := strings.IndexFunc(name, func(r rune) bool { return !isNameRune(r) }); end >= 0 {
-				name = name[:end]
-			}
-			return nil, errors.New("the environment variable " + quote(name) + ": it has its value only where HAProxy runs; write the value itself")
+			return nil, variable(text[i:])
 		case quoted == 0 && c == '#':
 			text = ""
 		case quoted == 0 && (c == ' ' || '\t' <= c && c <= '\r'):
@@ -73,19 +69,33 @@ func split(text string) (words []string, err error) {
 	return words, nil
 }
 
+// variable is the error of the environment variable at the start of text.
+func variable(text string) error {
+	name := strings.TrimLeft(text, "${")
+	if end := strings.IndexFunc(name, func(r rune) bool { return !isNameRune(r) }); end >= 0 {
+		name = name[:end]
+	}
+	return errors.New("the environment variable " + quote(name) + " has its value only where HAProxy runs; write the value itself")
+}
+
 func isNameRune(r rune) bool {
 	return r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 }
 
 // escaped appends what the backslash at the start of text stands for, and
-// returns how many bytes of text that took. One that protects nothing stays.
-func escaped(word []byte, text string) (out []byte, used int, err error) {
+// returns how many bytes of text that took. One that protects nothing stays:
+// so does that of \$ outside of quotes, where HAProxy expands no variables.
+func escaped(word []byte, text string, quoted bool) (out []byte, used int, err error) {
 	if len(text) < 2 {
 		return append(word, '\\'), 1, nil
 	}
 	switch c := text[1]; c {
-	case ' ', '\\', '#', '"', '\'', '$':
+	case ' ', '\\', '#', '"', '\'':
 		return append(word, c), 2, nil
+	case '$':
+		if quoted {
+			return append(word, c), 2, nil
+		}
 	case 'r':
 		return append(word, '\r'), 2, nil
 	case 'n':

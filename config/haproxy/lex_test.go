@@ -21,13 +21,13 @@ func TestSplit(t *testing.T) {
 		{`"a\"b" 'a\b'`, []string{`a"b`, `a\b`}, ""},
 		{`a\r\nb\tc\x41`, []string{"a\r\nb\tcA"}, ""},
 		{`^2\.[0-9]`, []string{`^2\.[0-9]`}, ""},
-		{`$HOME '$HOME' "\$HOME"`, []string{"$HOME", "$HOME", "$HOME"}, ""},
+		{`$HOME '$HOME' "\$HOME" \$HOME`, []string{"$HOME", "$HOME", "$HOME", `\$HOME`}, ""},
 		{`a\`, []string{`a\`}, ""},
 		{`\x4`, nil, `\x lacks its two hexadecimal digits`},
 		{`\xgg`, nil, `\x lacks its two hexadecimal digits`},
 		{`"a`, nil, `a quote is not closed: its " is missing`},
 		{`'a"`, nil, `a quote is not closed: its ' is missing`},
-		{`"$A:1"`, nil, "the environment variable 'A': it has its value only where HAProxy runs; write the value itself"},
+		{`"$A:1"`, nil, "the environment variable 'A' has its value only where HAProxy runs; write the value itself"},
 	}
 	for _, test := range tests {
 		got, err := split(test.text)
@@ -59,7 +59,7 @@ func TestAddress(t *testing.T) {
 			t.Errorf("%q is host %q, port %q, %v; want %q, %q", test.text, host, port, err, test.host, test.port)
 		}
 	}
-	for _, text := range []string{"/run/x", "unix@/run/x", "abns@x", "fd@3", "[::1", "[::1]5432"} {
+	for _, text := range []string{"/run/x", "unix@/run/x", "abns@x", "fd@3", "[::1", "[::1]5432", ":$PORT", "${HOST}:1"} {
 		if host, port, err := address(text); err == nil {
 			t.Errorf("%q is taken: %q, %q", text, host, port)
 		}

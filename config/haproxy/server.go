@@ -150,6 +150,9 @@ func (p *proxy) makeBackend() {
 	if v := p.shared("check-ssl"); v.number > 0 && p.check.kind != "httpchk" {
 		p.fail(v.number, "'check-ssl' needs 'option httpchk': no other check speaks TLS")
 	}
+	if p.check.own > 0 && p.check.kind != "httpchk" {
+		p.note(p.check.own, "'http-check' has no effect without 'option httpchk'")
+	}
 	switch p.check.kind {
 	case "httpchk":
 		p.check.make(p, b)

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"regexp"
 	"strconv"
@@ -78,6 +79,10 @@ func expected(kind, pattern string, not bool) (config.StatusSet, error) {
 // address takes HAProxy's address apart: a host, which may be empty, and a
 // port, which may be empty too. The host of IPv6 comes without brackets.
 func address(text string) (host, port string, err error) {
+	if i := strings.IndexByte(text, '$'); i >= 0 {
+		// Of addresses HAProxy expands them also without quotes.
+		return "", "", fmt.Errorf("cannot be read: %w", variable(text[i:]))
+	}
 	for _, family := range []string{"ipv4@", "ipv6@", "tcp4@", "tcp6@", "tcp@"} {
 		if rest, ok := strings.CutPrefix(text, family); ok {
 			text = rest
