@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,14 +17,9 @@ import (
 )
 
 // Pools of connections: pgx's, database/sql's with lib/pq, PgBouncer in front of
-// the proxy; and pgbench -C, which has none.
+// the proxy. Beside them pgbench -C, which has none.
 
-const (
-	poolSize    = 10 // connections of a pool, and writers on it
-	benchers    = 4  // clients of pgbench -C
-	benchPace   = 40 // transactions a second of all of them
-	benchWriter = "pgbench"
-)
+const poolSize = 10 // connections of a pool, and writers on it
 
 // kind is one kind of clients, at work on several ways at once.
 type kind struct {
@@ -201,103 +195,6 @@ func (c *cluster) addresses() string {
 	return strings.Join(list, ",")
 }
 
-// startBench lets pgbench connect anew for each row. It ends when all of its
-// clients have met an error, and is then started again.
-func (w *world) startBench(ctx context.Context, t *testing.T, fault string) (*kind, error) {
-	k := &kind{name: "pgbench -C", connections: benchers}
-	for _, way := range w.ways {
-		if way.proxy == nil {
-			continue
-		}
-		c := &clients{way: way, run: way.name + "/" + fault + "/" + benchWriter}
-		script := filepath.Join(w.spawn.dir, "pgbench-"+way.name+".sql")
-		err := os.WriteFile(script, fmt.Appendf(nil, "INSERT INTO writes (writer, seq) VALUES ('%s', nextval('bench'));\n", c.run), 0o644)
-		if err != nil {
-			return nil, err
-		}
-		again := command{name: "pgbench-C-" + way.name, line: c.takeBench, args: []string{programs.pgbench, "-n", "-C",
-			"-c", fmt.Sprint(benchers), "-R", fmt.Sprint(benchPace), "-T", "600", "-f", script, way.dsn}}
-		if c.proc, err = w.spawn.start(w.net.hosts["clients"], again); err != nil {
-			return nil, err
-		}
-		k.all = append(k.all, c)
-		runs, stop := context.WithCancel(ctx)
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			w.keepBenching(runs, c, again)
-		}()
-		t.Cleanup(func() { stop(); <-ended })
-	}
-	return k, nil
-}
-
-// keepBenching starts pgbench anew whenever it ends, until ctx does.
-func (w *world) keepBenching(ctx context.Context, c *clients, again command) {
-	p := c.proc
-	for {
-		select {
-		case <-p.done:
-		case <-ctx.Done():
-			p.kill()
-			return
-		}
-		if pause(ctx, 50*time.Millisecond) != nil {
-			return
-		}
-		var err error
-		if p, err = w.spawn.start(w.net.hosts["clients"], again); err != nil {
-			return
-		}
-	}
-}
-
-// notTheReason matches what pgbench says besides.
-var notTheReason = regexp.MustCompile("aborted while establishing|could not create connection for setup|Run was aborted")
-
-// takeBench makes facts of what pgbench complains of.
-func (c *clients) takeBench(at time.Time, line string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f := fact{Event: "fail", Who: benchWriter, At: float64(at.UnixMicro()) / 1e6, Text: line, Stage: "write"}
-	f.Began = f.At
-	if strings.Contains(line, "connection to server") {
-		f.Stage = "connect"
-	}
-	if strings.Contains(line, "read-only transaction") {
-		f.Code = sqlReadOnly
-	}
-	if strings.Contains(line, "error:") && !notTheReason.MatchString(line) {
-		c.facts = append(c.facts, f)
-	}
-}
-
-// benched adds the rows that pgbench wrote: it does not tell them itself.
-func (w *world) benched(leader *member, kinds []*kind) error {
-	for _, k := range kinds {
-		if k.pool {
-			continue
-		}
-		for _, c := range k.all {
-			out, err := w.cluster.query(leader, "SELECT extract(epoch FROM at) FROM writes WHERE writer = '"+c.run+"' ORDER BY at")
-			if err != nil {
-				return err
-			}
-			c.mu.Lock()
-			for line := range strings.Lines(out) {
-				f := fact{Event: "ack", Who: benchWriter}
-				if _, err := fmt.Sscan(line, &f.At); err != nil {
-					return err
-				}
-				f.Began = f.At
-				c.facts = append(c.facts, f)
-			}
-			c.mu.Unlock()
-		}
-	}
-	return nil
-}
-
 // through are the kinds with the clients of some ways alone.
 func through(kinds []*kind, ways ...string) (list []*kind) {
 	for _, k := range kinds {
@@ -386,6 +283,7 @@ func (w *world) poolRows(m *measurement, k *kind) []row {
 		}
 	}
 	return append(rows,
+		lastCut(m, k),
 		limited(counted(m, k.name, "errors of writes begun with the new leader", proxied, fails(late)), limitNone),
 		counted(m, k.name, "connections in the pool afterwards", k.all, func(_ *clients, f fact) bool {
 			return f.Event == "whole" || f.Event == "zombie" || f.Event == "replica"
@@ -393,4 +291,18 @@ func (w *world) poolRows(m *measurement, k *kind) []row {
 		limited(counted(m, k.name, "of them dead, or not on the leader", k.all, func(_ *clients, f fact) bool {
 			return f.Event == "zombie" || f.Event == "replica" || f.Event == "whole" && f.Node != m.next.addr.String()
 		}), limitNone))
+}
+
+// lastCut is how long a write waited in vain that was under way at the fault.
+func lastCut(m *measurement, k *kind) row {
+	r := newRow(m.scenario, k.name+": the last write under way failed", "s")
+	for _, c := range k.all {
+		r.Values[c.way.name] = 0
+		for _, f := range c.all() {
+			if f.Event == "fail" && f.at().After(m.fault) && f.began().Before(m.fault.Add(time.Second)) {
+				r.Values[c.way.name] = max(r.Values[c.way.name], f.at().Sub(m.fault).Seconds())
+			}
+		}
+	}
+	return limited(r, limitBusyGone.Seconds())
 }
