@@ -3,10 +3,12 @@ package haproxy_test
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -194,6 +196,12 @@ func TestMeaning(t *testing.T) {
 	codes := field(func(_ config.Frontend, b config.Backend) any { return b.CheckExpect.String() })
 	timeout := field(func(f config.Frontend, _ config.Backend) any { return f.TimeoutClient.String() })
 	policy := field(func(_ config.Frontend, b config.Backend) any { return string(b.Policy) })
+	inter := field(func(_ config.Frontend, b config.Backend) any { return b.Inter.String() + " " + b.TimeoutCheck.String() })
+	maxconn := field(func(f config.Frontend, _ config.Backend) any { return strconv.Itoa(f.MaxConn) })
+	server := field(func(_ config.Frontend, b config.Backend) any {
+		s := b.Servers[len(b.Servers)-1]
+		return fmt.Sprint(b.Check, " ", s.CheckPort, " ", s.Weight, " ", s.Backup)
+	})
 	replica := strings.Replace(job, "/primary", "/replica", 1)
 	tests := []struct {
 		text string
@@ -212,6 +220,19 @@ func TestMeaning(t *testing.T) {
 		{job + " timeout client 2m\n", timeout, "2m0s"},
 		{job + " timeout client 2h\n timeout tunnel 3h\n", timeout, "3h0m0s"},
 		{"defaults\n timeout client 1d\n" + job, timeout, "24h0m0s"},
+		{job, inter, "2s 2s"},
+		{"defaults\n default-server inter 1s\n" + job, inter, "1s 1s"},
+		{"defaults\n timeout check 5s\n" + job, inter, "2s 5s"},
+		{job, maxconn, "2000"},
+		{job + " maxconn 7\n", maxconn, "7"},
+		{"global\n maxconn 9\n" + job + " maxconn 7\n", maxconn, "7"},
+		{"global\n maxconn 9\n" + job + " maxconn 0\n", maxconn, "9"},
+		{job, server, "http 8008 1 false"},
+		{strings.Replace(job, "8008", "5432", 1), server, "http 0 1 false"},
+		{job + " server t 10.0.0.2:1 check addr 10.0.0.2 port 3 weight 2 backup no-backup\n", server, "http 3 2 false"},
+		{"defaults\n default-server check backup\nlisten l\n bind :1\n server s h:1\n", server, "tcp 0 1 true"},
+		{"defaults\n default-server check backup\nlisten l\n bind :1\n server s h:1 no-backup no-check\n", server, "none 0 1 false"},
+		{"defaults\n default-server weight 3\nlisten l\n bind :1\n server s h:1 weight 5\n server t h:2\n", server, "none 0 3 false"},
 		{job + " balance leastconn\n", policy, "leader"},
 		{replica, policy, "roundrobin"},
 		{replica + " balance leastconn\n", policy, "leastconn"},

@@ -17,6 +17,7 @@ func TestSplit(t *testing.T) {
 		{"a#b c", []string{"a"}, ""},
 		{`a\#b \ c`, []string{"a#b", " c"}, ""},
 		{`"a b"'c "d'\ e`, []string{`a bc "d e`}, ""},
+		{`"a#b" '#' #c`, []string{"a#b", "#"}, ""},
 		{`'' ""`, []string{"", ""}, ""},
 		{`"a\"b" 'a\b'`, []string{`a"b`, `a\b`}, ""},
 		{`a\r\nb\tc\x41`, []string{"a\r\nb\tcA"}, ""},

@@ -69,7 +69,7 @@ func (r *reader) proxy(s *section) *proxy {
 // isStatistics reports whether the section only serves HAProxy's own pages.
 func (s *section) isStatistics() bool {
 	serves := false
-	for _, l := range s.lines[s.inherited:] {
+	for _, l := range s.lines {
 		switch l.words[0] {
 		case "server", "server-template", "default_backend", "use_backend", "dispatch":
 			return false
