@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,12 +28,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// harnesses counts them: no two runs at once may have the same addresses.
+var harnesses atomic.Int32
+
 func newHarness(t *testing.T) *harness {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &harness{self: self, dir: t.TempDir(), sites: map[string]site{}, warm: 20 * time.Millisecond, measure: 100 * time.Millisecond, settle: 20 * time.Millisecond}
+	return &harness{runs: 100 * int(harnesses.Add(1)), self: self, dir: t.TempDir(), sites: map[string]site{}, warm: 20 * time.Millisecond, measure: 100 * time.Millisecond, settle: 20 * time.Millisecond}
 }
 
 // Every kind of work, through the relay that is always there.
