@@ -286,6 +286,24 @@ func (c *cluster) waitHealthy(ctx context.Context) error {
 	return waitFor(ctx, 90*time.Second, "a healthy cluster", c.healthy)
 }
 
+// steady waits until the cluster is healthy, and is again after so long, under
+// the same leader: one that lost its etcd member gives up a while later.
+func (c *cluster) steady(ctx context.Context, long time.Duration) (*member, error) {
+	for range 5 {
+		if err := c.waitHealthy(ctx); err != nil {
+			return nil, err
+		}
+		before, _ := c.leader()
+		if err := pause(ctx, long); err != nil {
+			return nil, err
+		}
+		if now, err := c.leader(); err == nil && now == before && c.healthy() == nil {
+			return now, nil
+		}
+	}
+	return nil, fmt.Errorf("no leader that lasts for %v", long)
+}
+
 // switchover asks Patroni to let another node lead, and returns when it has agreed.
 func (c *cluster) switchover(from, to *member) error {
 	body, _ := json.Marshal(map[string]string{"leader": from.name, "candidate": to.name})
