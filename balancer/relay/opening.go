@@ -239,12 +239,12 @@ func (l *loop) forgetOpening(s *session) {
 func (l *loop) admitSome(s *session) int {
 	v := &s.side[serverSide]
 	n, errno := peek(v.fd, l.scratch)
-	if errno == unix.EAGAIN || errno == unix.EINTR {
+	if errno != 0 { // the look has used up the error: a read would take the reset for a FIN
 		l.dry(s, serverSide, errno)
 		return 0
 	}
 	verdict, pass := pgwire.Open, 0
-	if errno == 0 && n > 0 {
+	if n > 0 {
 		verdict, pass = pgwire.Reply(pgwire.Startup, l.scratch[:n])
 	}
 	switch {
