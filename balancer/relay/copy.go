@@ -233,7 +233,7 @@ func (l *loop) written(s *session, i int, n, size int, errno syscall.Errno) {
 	if n < size && errno != unix.EINTR {
 		to.clear(writable)
 		if errno != 0 && errno != unix.EAGAIN {
-			l.broken(to)
+			l.broken(to, errno)
 		}
 	}
 	if n > 0 {
@@ -242,8 +242,15 @@ func (l *loop) written(s *session, i int, n, size int, errno syscall.Errno) {
 }
 
 // broken notes that a write met a dead connection. What the peer sent before
-// may still be read.
-func (l *loop) broken(d *side) { d.set(dead | readable) }
+// may still be read. The write has used up the error, and what shows from now on
+// looks like a FIN in any case; whether there was one, the error has told: EPIPE
+// is that of a reset behind the FIN (tcp_reset in net/ipv4/tcp_input.c).
+func (l *loop) broken(d *side, errno syscall.Errno) {
+	if errno == unix.EPIPE && !d.is(dead) {
+		d.set(finSeen)
+	}
+	d.set(dead | readable)
+}
 
 // count counts bytes of side i that the other side's socket took.
 func (l *loop) count(s *session, i int, n int) {

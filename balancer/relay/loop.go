@@ -287,8 +287,8 @@ func (l *loop) onEvent(s *session, i int, events uint32) {
 	}
 	if events&unix.EPOLLERR != 0 {
 		d.set(dead)
-	} else if events&unix.EPOLLRDHUP != 0 {
-		d.set(finSeen) // an RST shows as RDHUP too, but with ERR
+	} else if events&unix.EPOLLRDHUP != 0 && !d.is(dead) {
+		d.set(finSeen) // an RST shows as RDHUP too, but with ERR, unless a write has used that up
 	}
 	switch s.state {
 	case waiting:

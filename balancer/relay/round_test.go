@@ -141,6 +141,36 @@ func TestWriteMeetsReset(t *testing.T) {
 	}
 }
 
+// The same, but the server resets when the client's event is at hand already,
+// and its last words take more than a turn. The event of the reset comes then,
+// and as the write has used up the error it looks like that of a FIN.
+func TestResetBehindAWrite(t *testing.T) {
+	s := newStepperOf(t, 1, func(tune *tuning) { tune.turn, tune.scratch = 1, 4<<10 })
+	l, conns := accepted(t)
+	s.desk.setRoute(to(l, 0, 1))
+	client := s.dial()
+	s.until("a session", func() bool { return s.loop.sessions.live == 1 && s.session(0).state == relaying })
+	server := await(t, "the server's side", conns)
+	for s.loop.poll() > 0 { // what the session's beginning has left
+	}
+
+	_, _ = io.WriteString(client, "query")
+	n := 0
+	eventually(t, "the client's event", func() bool { n = s.loop.poll(); return n > 0 })
+	words := strings.Repeat("FATAL: the reason ", 600)
+	_, _ = io.WriteString(server, words)
+	_ = server.SetLinger(0)
+	_ = server.Close()
+	for i := range n {
+		s.loop.dispatch(&s.loop.events[i])
+	}
+	s.until("the end", func() bool { return s.loop.sessions.live == 0 })
+	wantText(t, client, words)
+	if _, err := io.Copy(io.Discard, client); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client saw %v, want a reset", err)
+	}
+}
+
 // A server that ends by itself when the client says goodbye closes first, and
 // the TIME_WAIT is its own.
 func TestNoTimeWaitTowardsServer(t *testing.T) {

@@ -112,7 +112,7 @@ func (l *loop) flushPipe(s *session, i int) bool {
 		}
 		to.clear(writable)
 		if errno != unix.EAGAIN {
-			l.broken(to)
+			l.broken(to, errno)
 		}
 		return false
 	}
